@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Cutting file bytes into chunks by content (docs/format.md §3).
+
+The same bytes and parameters give the same chunks on every machine and release; a changed byte changes the chunk that
+holds it and rarely more than one neighbour. The cutting itself is pyfastcdc.
+
+Reference: Xia et al., "The Design of Fast Content Defined Chunking", IEEE TPDS 2020.
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+from pyfastcdc import FastCDC
+
+from yester.errors import LimitError
+
+KIB = 1024
+
+
+class ChunkParams(msgspec.Struct, frozen=True, array_like=True):
+    """Sizes in bytes. Stored with each store, and never changed in it: other values would find no duplicates.
+
+    `avg_bytes` is FastCDC's target *beyond* `min_bytes`, so random data comes out at about their sum.
+    """
+
+    min_bytes: int = 64 * KIB
+    avg_bytes: int = 256 * KIB
+    max_bytes: int = 1024 * KIB
+
+    def __post_init__(self) -> None:
+        if not 64 <= self.min_bytes <= self.avg_bytes <= self.max_bytes <= 1024 * KIB or self.avg_bytes & (self.avg_bytes - 1):
+            message = f"chunk sizes {self.min_bytes}/{self.avg_bytes}/{self.max_bytes} break 64 ≤ min ≤ avg ≤ max ≤ 1 MiB, avg a power of 2"
+            raise LimitError(message)
+
+
+class Chunker:
+    """Cuts one file after another. Not thread-safe: one a thread."""
+
+    def __init__(self, params: ChunkParams) -> None:
+        self.params = params
+        self._window_bytes = 4 * params.max_bytes
+        self._cdc = FastCDC(
+            params.avg_bytes,
+            min_size=params.min_bytes,
+            max_size=params.max_bytes,
+            normalized_chunking=2,
+        )
+
+    def cut(self, read: Callable[[int], bytes]) -> Iterator[memoryview]:
+        """Cut a stream into chunks, in order, covering it exactly; an empty stream gives none.
+
+        `read(n)` returns 1..n bytes, or none at the end. Each chunk has at most `max_bytes`, and at least `min_bytes`
+        unless it is the last. A chunk is a view of memory that stays valid as long as somebody holds the view.
+        O(window) memory: the cuts do not depend on how the stream was read in pieces.
+        """
+        buffer = b""
+        at_end = False
+        while not at_end or buffer:
+            while not at_end and len(buffer) < self._window_bytes:
+                piece = read(self._window_bytes - len(buffer))
+                at_end = not piece
+                buffer = buffer + piece if buffer else piece
+            view = memoryview(buffer)
+            used = 0
+            for chunk in self._cdc.cut_buf(buffer):
+                # A cut this near to the end of the window might fall elsewhere once more bytes are seen.
+                if not at_end and len(buffer) - chunk.offset < self.params.max_bytes:
+                    break
+                used = chunk.offset + chunk.length
+                yield view[chunk.offset : used]
+            buffer = buffer[used:]

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""Records: directory entries, trees, snapshots, and what a backup remembers of its source (docs/format.md §5–§7).
+
+Records are msgspec msgpack arrays. New fields are only ever appended, and have defaults: an old reader skips what it
+does not know, a new reader fills in what an old writer did not write. Bytes that come from a store are hostile:
+`decode_*` raises `CorruptionError` for what is not a record at all, and `entry_problem` names the entries of a well-formed
+tree that must not be shown, so that one bad entry does not hide its siblings.
+"""
+
+import stat
+from typing import Any
+
+import msgspec
+
+from yester.core.content import EMPTY, INLINE_SPANS_MAX, LEVEL_MAX, SPAN_BYTES, Content
+from yester.core.ids import ID_BYTES, ChunkId, SnapshotId, TreeId, snapshot_id
+from yester.errors import CorruptionError, FormatError
+
+RECORD_VERSION = 1
+TREE_MAGIC = b"T"
+
+NAME_BYTES_MAX = 255
+SYMLINK_BYTES_MAX = 4095
+SIZE_MAX = 2**63 - 1
+XATTR_NAMES_MAX = 64
+"""A snapshot lists at most so many distinct xattr names; one more and it lists only `ANY_XATTR`."""
+ANY_XATTR = b"*"
+
+
+class Extra(msgspec.Struct, frozen=True, array_like=True):
+    """What few entries have. An entry without any of it has no `Extra` at all."""
+
+    nlink: int = 1
+    """Hard links the file had at its source, also those outside the backup."""
+    link: tuple[int, int] = (0, 0)
+    """Device and inode at the source where `nlink` > 1: equal within one snapshot means the same file."""
+    rdev: int = 0
+    """Device number of a block or character device."""
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    """Name and value, sorted by name. POSIX ACLs are the raw `system.posix_acl_*` values."""
+    hole_bytes: int = 0
+    """How many of the file's bytes are holes."""
+
+
+NO_EXTRA = Extra()
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One name in a directory, with all that is known of what it names.
+
+    `content` depends on the file type in `mode`: a regular file's packed spans (of `level`), a directory's tree id, a
+    symlink's target; else nothing. Times are nanoseconds since the epoch and may be negative.
+    """
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    atime_ns: int
+    size: int
+    level: int
+    content: bytes
+    extra: Extra | None = None
+
+    @property
+    def tree(self) -> TreeId:
+        """A directory's tree id."""
+        assert stat.S_ISDIR(self.mode)
+        return TreeId(ChunkId(self.content))
+
+    @property
+    def file_content(self) -> Content:
+        """A regular file's content; empty for all else."""
+        return Content(self.level, self.content) if stat.S_ISREG(self.mode) else EMPTY
+
+    @property
+    def rare(self) -> Extra:
+        """`extra`, or its defaults."""
+        return self.extra or NO_EXTRA
+
+    @property
+    def stored_bytes(self) -> int:
+        """File bytes that are not holes."""
+        return self.size - self.extra.hole_bytes if self.extra else self.size
+
+
+class Tree(msgspec.Struct, frozen=True, array_like=True):
+    """One directory. Entries are sorted by raw name and names are unique.
+
+    `users` and `groups` give the names that the uids and gids of the entries had at the source, as far as they had any.
+    """
+
+    version: int
+    users: dict[int, str]
+    groups: dict[int, str]
+    entries: tuple[Entry, ...]
+
+
+class Totals(msgspec.Struct, frozen=True, array_like=True):
+    """What a snapshot holds. `size_bytes` counts each hard-linked file once, and holes as nothing."""
+
+    files: int = 0
+    directories: int = 0
+    others: int = 0
+    size_bytes: int = 0
+
+
+class Added(msgspec.Struct, frozen=True, array_like=True):
+    """What one backup brought that the store did not have."""
+
+    new_files: int = 0
+    changed_files: int = 0
+    chunk_bytes: int = 0
+    """New chunks before compression."""
+    stored_bytes: int = 0
+    """New segments, as stored."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """A root directory plus who, where and when. Its id is the hash of its encoded record."""
+
+    version: int
+    source: str
+    name: str
+    """`YYYY-MM-DD_HH-MM-SS` of `time_ns` in UTC, with `-2`, `-3` … where the source has that name already."""
+    time_ns: int
+    """When the backup started: the snapshot holds nothing older than this that had changed by then."""
+    finished_ns: int
+    root: Entry
+    """The directory itself; its name is empty."""
+    paths: tuple[bytes, ...] = ()
+    """Absolute host paths. One: `root` is that folder. More: `root` holds an entry for each, by its last component."""
+    host: str = ""
+    user: str = ""
+    tags: tuple[str, ...] = ()
+    totals: Totals = Totals()
+    added: Added = Added()
+    skipped: int = 0
+    """Files that could not be read, or that changed while being read."""
+    xattr_names: tuple[bytes, ...] = ()
+    """Distinct xattr names in the snapshot, sorted; just `ANY_XATTR` if there are too many to list."""
+    message: str = ""
+    program: str = ""
+
+
+class SeenEntry(msgspec.Struct, frozen=True, array_like=True):
+    """What a name in a source directory looked like when it was last backed up; all equal means unchanged.
+
+    `tree` is a directory's tree id, else empty.
+    """
+
+    name: bytes
+    mode: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    tree: bytes = b""
+
+
+class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):
+    """One source directory at its last backup. `tree` is what it was stored as.
+
+    `entries` holds only names that could be trusted (see `engine.backup`); it may be shorter than the tree.
+    """
+
+    version: int
+    tree: TreeId
+    entries: tuple[SeenEntry, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_tree_decoder = msgspec.msgpack.Decoder(Tree)
+_snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
+_seen_decoder = msgspec.msgpack.Decoder(SeenDirectory)
+
+
+def encode_tree(tree: Tree) -> bytes:
+    """The bytes whose hash is the tree's id. 0.12 ms for 1000 entries."""
+    return TREE_MAGIC + _encoder.encode(tree)
+
+
+def decode_tree(record: bytes | memoryview) -> Tree:
+    """The tree of an encoded record; its entries are not judged (`entry_problem`). 0.28 ms for 1000 entries.
+
+    Raises:
+        CorruptionError: not a tree record.
+        FormatError: made by a newer release.
+    """
+    if record[:1] != TREE_MAGIC:
+        message = "a chunk that should hold a directory does not"
+        raise CorruptionError(message)
+    tree: Tree = _decode(_tree_decoder, record[1:], "directory")
+    return tree
+
+
+def encode_snapshot(snapshot: Snapshot) -> tuple[SnapshotId, bytes]:
+    """The record and its id."""
+    record = _encoder.encode(snapshot)
+    return snapshot_id(record), record
+
+
+def decode_snapshot(record: bytes) -> Snapshot:
+    """The snapshot of an encoded record.
+
+    Raises:
+        CorruptionError: not a snapshot record, or its root is not a directory.
+        FormatError: made by a newer release.
+    """
+    snapshot: Snapshot = _decode(_snapshot_decoder, record, "snapshot")
+    if not stat.S_ISDIR(snapshot.root.mode) or len(snapshot.root.content) != ID_BYTES:
+        message = f"the record of snapshot {snapshot.source}@{snapshot.name} is damaged: its root is not a directory"
+        raise CorruptionError(message)
+    return snapshot
+
+
+def encode_seen(seen: SeenDirectory) -> bytes:
+    """The bytes of a scan record."""
+    return _encoder.encode(seen)
+
+
+def decode_seen(record: bytes | memoryview) -> SeenDirectory:
+    """The scan record of these bytes.
+
+    Raises:
+        CorruptionError: not a scan record.
+        FormatError: made by a newer release.
+    """
+    seen: SeenDirectory = _decode(_seen_decoder, record, "scan")
+    return seen
+
+
+def _decode(decoder: Any, record: bytes | memoryview, what: str) -> Any:  # noqa: ANN401 (msgspec's decoders are generic over their record)
+    try:
+        value = decoder.decode(record)
+    except (msgspec.DecodeError, RecursionError) as error:
+        message = f"a {what} record is damaged: {error}"
+        raise CorruptionError(message) from error
+    if value.version > RECORD_VERSION:
+        message = f"a {what} record has version {value.version}; this release reads up to {RECORD_VERSION}"
+        raise FormatError(message, hint="use a newer yester with this store")
+    return value
+
+
+def is_valid_name(name: bytes) -> bool:
+    """Whether a directory may hold this name: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`."""
+    return 0 < len(name) <= NAME_BYTES_MAX and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+
+
+def entry_problem(entry: Entry) -> str:  # noqa: PLR0911 (one return a rule reads best)
+    """Why an entry from a store must not be shown or restored; empty if it may.
+
+    The kernel answers EIO for a whole directory that holds one name with a slash, and cuts names at NUL: nothing that
+    fails here may reach it.
+    """
+    if not is_valid_name(entry.name):
+        return "its name is not a file name"
+    if entry.size < 0 or entry.size > SIZE_MAX:
+        return "its size is absurd"
+    if not (0 <= entry.mode <= 0o177777 and 0 <= entry.uid < 2**32 and 0 <= entry.gid < 2**32):
+        return "its mode or owner is absurd"
+    content = len(entry.content)
+    match stat.S_IFMT(entry.mode):
+        case stat.S_IFREG:
+            if entry.level < 0 or entry.level > LEVEL_MAX or content % SPAN_BYTES or content > SPAN_BYTES * INLINE_SPANS_MAX:
+                return "its content list is damaged"
+        case stat.S_IFDIR:
+            if content != ID_BYTES:
+                return "its directory id is damaged"
+        case stat.S_IFLNK:
+            if not 0 < content <= SYMLINK_BYTES_MAX or b"\0" in entry.content:
+                return "its link target is damaged"
+        case stat.S_IFIFO | stat.S_IFSOCK | stat.S_IFBLK | stat.S_IFCHR:
+            if content:
+                return "it is a special file with content"
+        case _:
+            return "its file type is unknown"
+    extra = entry.extra
+    if extra is not None and not (1 <= extra.nlink < 2**32 and 0 <= extra.hole_bytes <= entry.size and 0 <= extra.rdev < 2**32):
+        return "its link count, device number or holes are absurd"
+    return ""
