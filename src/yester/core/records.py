@@ -98,7 +98,7 @@ class Tree(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Totals(msgspec.Struct, frozen=True, array_like=True):
-    """What a snapshot holds. `size_bytes` counts each hard-linked file once, and holes as nothing."""
+    """What a snapshot holds. `size_bytes` adds up file sizes, counting each hard-linked file once."""
 
     files: int = 0
     directories: int = 0
@@ -144,30 +144,22 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     program: str = ""
 
 
-class SeenEntry(msgspec.Struct, frozen=True, array_like=True):
-    """What a name in a source directory looked like when it was last backed up; all equal means unchanged.
-
-    `tree` is a directory's tree id, else empty.
-    """
-
-    name: bytes
-    mode: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    tree: bytes = b""
-
-
 class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):
     """One source directory at its last backup. `tree` is what it was stored as.
 
-    `entries` holds only names that could be trusted (see `engine.backup`); it may be shorter than the tree.
+    `marks` holds, for each entry of the tree in its order, what the tree does not: inode number and ctime at the source;
+    `UNTRUSTED` where the time stamps could hide a later change (see `engine.backup`). `xattr_names` are those in the
+    directory and all below it, as in `Snapshot`.
     """
 
     version: int
     tree: TreeId
-    entries: tuple[SeenEntry, ...]
+    marks: tuple[tuple[int, int], ...]
+    xattr_names: tuple[bytes, ...] = ()
+
+
+UNTRUSTED = (0, 0)
+"""No file has inode 0."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -2,7 +2,7 @@
 """Segments: about 1 MiB of new chunks in arrival order, compressed together (docs/format.md §8).
 
 One value a chunk would waste LMDB pages and compress small files alone: 314 MB against 205 MB for the Linux source
-(docs/adr/0001). A segment names its chunks, so the chunk index can be rebuilt from segments alone.
+(docs/adr/0001). A segment gives its chunks' lengths, so the chunk index can be rebuilt by hashing segments alone.
 
 What comes from disk is hostile: sizes are compared before memory is taken, since a zstd frame of 16 kB can claim, and
 then fill, any amount of memory.
@@ -10,12 +10,12 @@ then fill, any amount of memory.
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
 from enum import IntEnum
 from typing import NamedTuple
 
 import zstandard
 
-from yester.core.ids import ID_BYTES, ChunkId
 from yester.errors import CorruptionError, FormatError
 
 SEGMENT_BYTES = 1024 * 1024
@@ -30,7 +30,9 @@ WINDOW_BYTES_MAX = RAW_BYTES_MAX
 _HEADER = struct.Struct("<2sBBBBHIII")
 _MAGIC = b"ys"
 _VERSION = 1
-_TABLE_ROW = struct.Struct(f"<{ID_BYTES}sI")
+_LENGTH_BYTES = 4
+CHUNKS_MAX = 0xFFFF
+"""Chunks in one segment: the index has 16 bits for a chunk's place in it."""
 
 
 class Kind(IntEnum):
@@ -54,14 +56,19 @@ class Cipher(IntEnum):
 
 
 class Header(NamedTuple):
-    """A segment's description of itself. `chunks` are the ids and lengths of its chunks, in payload order."""
+    """A segment's description of itself. `bounds` are where its chunks begin in the decompressed payload, and its end."""
 
     kind: Kind
     compression: Compression
     raw_bytes: int
     stored_bytes: int
-    chunks: tuple[tuple[ChunkId, int], ...]
+    bounds: tuple[int, ...]
     payload_offset: int
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks the segment holds."""
+        return len(self.bounds) - 1
 
 
 class Codec:
@@ -71,7 +78,7 @@ class Codec:
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_size=True)
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
 
-    def encode(self, kind: Kind, chunks: Sequence[tuple[ChunkId, bytes | memoryview]]) -> bytes:
+    def encode(self, kind: Kind, chunks: Sequence[bytes | memoryview]) -> bytes:
         """The stored bytes of a segment.
 
         The compressed payload is decompressed again and compared before it is returned: a compressor with a bug
@@ -80,27 +87,22 @@ class Codec:
         Raises:
             CorruptionError: the comparison failed; nothing was stored.
         """
-        raw = b"".join(data for _, data in chunks)
+        raw = b"".join(chunks)
         compressed = self._compressor.compress(raw)
         compression, payload = (Compression.ZSTD, compressed) if len(compressed) < len(raw) * 31 // 32 else (Compression.NONE, raw)
         if compression is Compression.ZSTD and self._decompressor.decompress(compressed) != raw:
             message = "compressed data did not decompress to what it was made from; it was not stored"
             raise CorruptionError(message, hint="this machine's memory or processor is likely faulty: test it before going on")
         header = _HEADER.pack(_MAGIC, _VERSION, kind, compression, Cipher.NONE, 0, len(raw), len(payload), len(chunks))
-        table = b"".join(_TABLE_ROW.pack(chunk, len(data)) for chunk, data in chunks)
+        table = struct.pack(f"<{len(chunks)}I", *map(len, chunks))
         return b"".join((header, table, payload))
 
-    def decode(self, stored: bytes | memoryview) -> bytes:
+    def decode(self, stored: bytes | memoryview, header: Header) -> bytes:
         """The decompressed payload; chunk hashes are not checked here.
 
         If the compressed bytes are damaged, what could be decompressed before the damage is followed by zeros up to the
         stated length: chunks before the damage are still good, and the others fail their hash.
-
-        Raises:
-            CorruptionError: the header is damaged, or states sizes that cannot be.
-            FormatError: a compression or cipher this release does not know.
         """
-        header = parse_header(stored)
         payload = memoryview(stored)[header.payload_offset :]
         if header.compression is Compression.NONE:
             return bytes(payload)
@@ -144,13 +146,12 @@ def parse_header(stored: bytes | memoryview) -> Header:
     if version != _VERSION or compression not in set(Compression) or cipher not in set(Cipher) or kind not in set(Kind):
         message = f"a segment has version {version}, kind {kind}, compression {compression}, cipher {cipher}, which this release does not know"
         raise FormatError(message, hint="use a newer yester with this store")
-    payload_offset = _HEADER.size + chunk_count * _TABLE_ROW.size
-    if raw_bytes > RAW_BYTES_MAX or payload_offset + stored_bytes != len(stored):
+    payload_offset = _HEADER.size + chunk_count * _LENGTH_BYTES
+    if raw_bytes > RAW_BYTES_MAX or chunk_count > CHUNKS_MAX or payload_offset + stored_bytes != len(stored):
         message = "a segment's header states lengths that cannot be"
         raise CorruptionError(message)
-    table = memoryview(stored)[_HEADER.size : payload_offset]
-    chunks = tuple((ChunkId(chunk), length) for chunk, length in _TABLE_ROW.iter_unpack(table))
-    if sum(length for _, length in chunks) != raw_bytes or (compression == Compression.NONE and stored_bytes != raw_bytes):
+    bounds = tuple(accumulate(struct.unpack_from(f"<{chunk_count}I", stored, _HEADER.size), initial=0))
+    if bounds[-1] != raw_bytes or (compression == Compression.NONE and stored_bytes != raw_bytes):
         message = "a segment's table does not add up to its payload"
         raise CorruptionError(message)
-    return Header(Kind(kind), Compression(compression), raw_bytes, stored_bytes, chunks, payload_offset)
+    return Header(Kind(kind), Compression(compression), raw_bytes, stored_bytes, bounds, payload_offset)

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: MIT
+"""Reading and writing chunks.
+
+A `ChunkReader` checks each chunk's hash before it gives it out for the first time; wrong bytes are an error, never
+zeros. A `ChunkWriter` packs new chunks into segments, compresses them on threads of its own and commits them in
+order, children before parents, so that whatever instant the process or the power ends at, every tree in the store has
+all that it names.
+
+Threads: a reader belongs to one thread. A writer's public methods belong to one thread, the one that made it.
+"""
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Protocol, Self
+
+from yester.core.ids import ChunkId, chunk_id
+from yester.errors import CorruptionError
+from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
+
+CACHE_BYTES = 24 * SEGMENT_BYTES
+"""Decompressed segments a reader keeps. A small file's neighbours are in its segment: reading a folder needs a few."""
+
+BATCH_STORED_BYTES = 16 * SEGMENT_BYTES
+BATCH_RAW_BYTES = 96 * SEGMENT_BYTES
+"""A commit is made once this much waits for it: a sync costs as much as compressing some MiB, and every commit rewrites
+most of the chunk index's pages. What a crash can cost is one batch, which the next backup reads again."""
+
+SEGMENTS_IN_FLIGHT = 24
+"""Closed segments that are not yet in a batch. Bounds memory when compression or the disk is slower than the source."""
+
+_LOCATION_BYTES = 8
+_NOTHING = memoryview(b"")
+
+
+class ChunkSource(Protocol):
+    """Anything that gives chunks by id."""
+
+    def read(self, chunk: ChunkId) -> memoryview:
+        """The chunk's bytes, checked against its id. The view stays valid as long as it is held.
+
+        Raises:
+            CorruptionError: the store does not hold it, or not the right bytes.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a chunk is: the `place`-th chunk, from 0, of a segment."""
+
+    segment: int
+    place: int
+
+    def pack(self) -> bytes:
+        """The 8 stored bytes: 48 bits of segment number, 16 of place."""
+        return (self.segment << 16 | self.place).to_bytes(_LOCATION_BYTES, "little")
+
+
+def unpack_location(stored: bytes | memoryview) -> Location:
+    """The location of a stored index value.
+
+    Raises:
+        CorruptionError: not 8 bytes.
+    """
+    if len(stored) != _LOCATION_BYTES:
+        message = "an entry of the chunk index is damaged"
+        raise CorruptionError(message)
+    packed = int.from_bytes(stored, "little")
+    return Location(packed >> 16, packed & 0xFFFF)
+
+
+def segment_key(number: int) -> bytes:
+    """A segment's key: big-endian, so that keys sort by number."""
+    return number.to_bytes(8, "big")
+
+
+@dataclass(slots=True)
+class _DecodedSegment:
+    payload: memoryview
+    bounds: tuple[int, ...]
+    checked: set[int] = field(default_factory=set)
+    """Places of the chunks whose hash was found right."""
+
+
+class ChunkReader:
+    """Gives chunks by id, keeping the most recently used segments decompressed."""
+
+    def __init__(self, environment: Environment, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._environment = environment
+        self._codec = Codec()
+        self._cache: OrderedDict[int, _DecodedSegment] = OrderedDict()
+        self._cache_bytes_max = cache_bytes
+        self._cache_bytes = 0
+
+    def read(self, chunk: ChunkId) -> memoryview:
+        """See `ChunkSource`. About 3 µs from the cache, 1 ms a segment that is not."""
+        with self._environment.read() as view:
+            location = find_location(view, chunk)
+            if location is None:
+                message = f"chunk {chunk.hex()} is not in the store {self._environment.path}"
+                raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
+            segment = self._cache.get(location.segment) or self._load(view, location.segment)
+        self._cache.move_to_end(location.segment)
+        place = location.place
+        data = segment.payload[segment.bounds[place] : segment.bounds[place + 1]] if place + 1 < len(segment.bounds) else _NOTHING
+        if place not in segment.checked:
+            if chunk_id(data) != chunk:
+                message = f"chunk {chunk.hex()} in segment {location.segment} of {self._environment.path} is damaged"
+                raise CorruptionError(message, hint="run `yester check --read-data` to see which files it belongs to")
+            segment.checked.add(place)
+        return data
+
+    def _load(self, view: ReadTransaction, number: int) -> _DecodedSegment:
+        stored = view.get(Table.SEGMENTS, segment_key(number))
+        if stored is None:
+            message = f"segment {number} is not in the store {self._environment.path}"
+            raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
+        header = parse_header(stored)
+        segment = _DecodedSegment(memoryview(self._codec.decode(stored, header)), header.bounds)
+        self._environment.release_pages(len(stored))
+        self._cache[number] = segment
+        self._cache_bytes += len(segment.payload)
+        while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:
+            _, dropped = self._cache.popitem(last=False)
+            self._cache_bytes -= len(dropped.payload)
+        return segment
+
+
+def find_location(view: ReadTransaction, chunk: ChunkId) -> Location | None:
+    """Where a chunk is, as of this transaction; None if the store does not hold it."""
+    stored = view.get(Table.CHUNKS, chunk)
+    return None if stored is None else unpack_location(stored)
+
+
+Change = Callable[[WriteTransaction], None]
+
+
+@dataclass(slots=True)
+class _OpenSegment:
+    """Chunks of one kind that wait until they fill a segment, and changes that need them committed first or with them."""
+
+    kind: Kind
+    ids: list[ChunkId] = field(default_factory=list)
+    chunks: list[bytes | memoryview] = field(default_factory=list)
+    raw_bytes: int = 0
+    changes: list[Change] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _ClosedSegment:
+    encoded: "Future[bytes]"
+    chunks: tuple[ChunkId, ...]
+    raw_bytes: int
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    done: "Future[None]"
+
+
+@dataclass(slots=True)
+class WriteCounts:
+    """What a writer added so far: chunks before compression, and segments as stored (known once committed)."""
+
+    new_chunks: int = 0
+    raw_bytes: int = 0
+    stored_bytes: int = 0
+
+
+class ChunkWriter:
+    """Adds chunks. A context manager: leaving it without an error commits what was added.
+
+    Order of commits: a tree segment is only closed together with the data segment before it, closed segments are
+    committed in the order in which they were closed, and a change given to `after_trees` goes with the tree segment
+    that was open at the time. So a committed tree never names a chunk that is not committed.
+
+    Crash at any point: the store holds a prefix of the batches. Nothing refers to the chunks of an unfinished backup
+    but scan records committed with them, and the next backup finds both.
+
+    Whether a chunk "exists" is asked of the store as it is at that moment plus what this writer has pending. Callers
+    hold the store's backup lock, so nobody removes chunks meanwhile.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self.counts = WriteCounts()
+        self._environment = environment
+        self._open = {kind: _OpenSegment(kind) for kind in Kind}
+        self._pending: set[ChunkId] = set()
+        self._committed: deque[list[ChunkId]] = deque()
+        self._in_flight = threading.Semaphore(SEGMENTS_IN_FLIGHT)
+        self._queue: SimpleQueue[_ClosedSegment | _Flush | None] = SimpleQueue()
+        self._failure: BaseException | None = None
+        self._codecs = threading.local()
+        self._compressors = ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="compress")
+        self._committer = threading.Thread(target=self._commit_loop, name="commit", daemon=True)
+        self._committer.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exception_type: type[BaseException] | None, /, *rest: object) -> None:
+        """Commit what was added, or after an error drop what is not committed; then end the threads."""
+        try:
+            if exception_type is None:
+                self.flush()
+        finally:
+            if exception_type is not None:
+                self._failure = self._failure or InterruptedError()
+            self._queue.put(None)
+            self._committer.join()
+            self._compressors.shutdown(cancel_futures=True)
+
+    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
+        """Store a chunk unless the store has it, and return its id. `data` is kept until it is compressed: never reuse it.
+
+        Blocks while too much waits for compression or for the disk.
+
+        Raises:
+            StoreFullError, StoreAccessError, CorruptionError: an earlier batch could not be committed.
+        """
+        chunk = chunk_id(data)
+        if not self.has(chunk):
+            segment = self._open[kind]
+            self._pending.add(chunk)
+            segment.ids.append(chunk)
+            segment.chunks.append(data)
+            segment.raw_bytes += len(data)
+            self.counts.new_chunks += 1
+            self.counts.raw_bytes += len(data)
+            if segment.raw_bytes >= SEGMENT_BYTES or len(segment.ids) == CHUNKS_MAX:
+                if kind is Kind.TREE:
+                    self._close(Kind.DATA)
+                self._close(kind)
+        return chunk
+
+    def has(self, chunk: ChunkId) -> bool:
+        """Whether the store holds this chunk, or will once this writer has committed."""
+        if chunk in self._pending:
+            return True
+        while self._committed:
+            self._pending.difference_update(self._committed.popleft())
+        return self._environment.get(Table.CHUNKS, chunk) is not None
+
+    def after_trees(self, change: Change) -> None:
+        """Have `change` made in the transaction that commits the trees added so far. It may run more than once."""
+        self._open[Kind.TREE].changes.append(change)
+
+    def flush(self) -> None:
+        """Commit all that was added; durable on return."""
+        self._close(Kind.DATA)
+        self._close(Kind.TREE)
+        done: Future[None] = Future()
+        self._queue.put(_Flush(done))
+        done.result()
+
+    def _close(self, kind: Kind) -> None:
+        segment = self._open[kind]
+        if not segment.chunks and not segment.changes:
+            return
+        if self._failure is not None:
+            raise self._failure
+        self._open[kind] = _OpenSegment(kind)
+        self._in_flight.acquire()
+        encoded = self._compressors.submit(self._encode, kind, segment.chunks)
+        self._queue.put(_ClosedSegment(encoded, tuple(segment.ids), segment.raw_bytes, tuple(segment.changes)))
+
+    def _encode(self, kind: Kind, chunks: list[bytes | memoryview]) -> bytes:
+        if not chunks:
+            return b""
+        codec: Codec | None = getattr(self._codecs, "codec", None)
+        if codec is None:
+            codec = self._codecs.codec = Codec()
+        return codec.encode(kind, chunks)
+
+    def _commit_loop(self) -> None:
+        """Collect closed segments into batches and commit them, in order; after a failure, only drain the queue."""
+        batch: list[tuple[_ClosedSegment, bytes]] = []
+        while (item := self._queue.get()) is not None:
+            try:
+                if isinstance(item, _ClosedSegment):
+                    try:
+                        batch.append((item, item.encoded.result()))
+                    finally:
+                        self._in_flight.release()
+                if isinstance(item, _Flush) or _is_full(batch):
+                    self._commit(batch)
+                    batch = []
+            except BaseException as error:  # noqa: BLE001 (the thread that adds must hear of every failure, whatever it is)
+                self._failure = self._failure or error
+                batch = []
+            if isinstance(item, _Flush):
+                if self._failure is not None:
+                    item.done.set_exception(self._failure)
+                else:
+                    item.done.set_result(None)
+
+    def _commit(self, batch: list[tuple[_ClosedSegment, bytes]]) -> None:
+        if not batch or self._failure is not None:
+            return
+
+        def apply(transaction: WriteTransaction) -> None:
+            last = transaction.last_key(Table.SEGMENTS)
+            number = int.from_bytes(last, "big") if last else 0
+            locations: list[tuple[ChunkId, bytes]] = []
+            for segment, encoded in batch:
+                if encoded:
+                    number += 1
+                    transaction.put(Table.SEGMENTS, segment_key(number), encoded, append=True)
+                    locations += [(chunk, Location(number, place).pack()) for place, chunk in enumerate(segment.chunks)]
+            for chunk, location in sorted(locations):
+                transaction.put(Table.CHUNKS, chunk, location)
+            for segment, _ in batch:
+                for change in segment.changes:
+                    change(transaction)
+
+        self._environment.write(apply)
+        self._committed.append([chunk for segment, _ in batch for chunk in segment.chunks])
+        self.counts.stored_bytes += sum(len(encoded) for _, encoded in batch)
+
+
+def _is_full(batch: list[tuple[_ClosedSegment, bytes]]) -> bool:
+    stored_bytes = sum(len(encoded) for _, encoded in batch)
+    return stored_bytes >= BATCH_STORED_BYTES or sum(segment.raw_bytes for segment, _ in batch) >= BATCH_RAW_BYTES

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: MIT
+"""The LMDB environment: the only module that imports lmdb, and where its errors become ours.
+
+Rules, each one measured (docs/adr/0002): never `writemap` (a full disk is then SIGBUS), never `lock=False` or relaxed
+sync; begin and commit of a write happen inside one call on one thread; buffers die with their transaction; no read
+transaction outlives one call; environments are opened after any fork and never used in the child.
+
+Threads: reads may come from any thread. Writes too, but LMDB lets one through at a time, over all processes.
+"""
+
+import ctypes
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import lmdb
+
+from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError, StoreFullError, YesterError
+
+DATA_FILE = "data.mdb"
+MAP_BYTES = 1 << 40
+"""Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
+READERS_MAX = 1024
+Result = TypeVar("Result")
+_RELEASE_BYTES = 32 * 1024 * 1024
+"""Read so much through the map, then let go of its pages; see `Environment.release_pages`."""
+
+
+class Table(Enum):
+    """The named databases of a store; docs/format.md §1 gives their keys and values."""
+
+    META = b"meta"
+    SEGMENTS = b"segments"
+    CHUNKS = b"chunks"
+    SNAPSHOTS = b"snapshots"
+    SNAPSHOT_IDS = b"snapshot_ids"
+    SCAN = b"scan"
+
+
+class ReadTransaction:
+    """A consistent view of the whole store. Values are memory of the map: valid until the transaction ends."""
+
+    def __init__(self, environment: "Environment", transaction: "lmdb.Transaction") -> None:
+        self._environment = environment
+        self._transaction: Final = transaction
+        self._handles: Final = environment.handles
+
+    def get(self, table: Table, key: bytes) -> memoryview | None:
+        """The value, or None."""
+        return self._transaction.get(key, db=self._handles[table])  # type: ignore[return-value]  # views, as `buffers` is set
+
+    def iterate(self, table: Table, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys that start with `prefix` and their values, in (reverse) byte order of the keys."""
+        with self._transaction.cursor(db=self._handles[table]) as cursor:
+            if not reverse:
+                found = cursor.set_range(prefix) if prefix else cursor.first()
+            else:
+                after = _prefix_end(prefix)
+                found = (cursor.set_range(after) and cursor.prev()) if after else cursor.last()
+                if after and not found and not cursor.set_range(after):
+                    found = cursor.last()
+            while found:
+                key = bytes(cursor.key())
+                if not key.startswith(prefix):
+                    return
+                yield key, cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
+                found = cursor.prev() if reverse else cursor.next()
+
+    def iterate_from(self, table: Table, start: bytes) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys not before `start` and their values, in byte order of the keys."""
+        with self._transaction.cursor(db=self._handles[table]) as cursor:
+            found = cursor.set_range(start) if start else cursor.first()
+            while found:
+                yield bytes(cursor.key()), cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
+                found = cursor.next()
+
+    def last_key(self, table: Table) -> bytes | None:
+        """The greatest key, or None in an empty table."""
+        with self._transaction.cursor(db=self._handles[table]) as cursor:
+            return bytes(cursor.key()) if cursor.last() else None
+
+    def count(self, table: Table) -> int:
+        """How many keys the table has. O(1)."""
+        return int(self._transaction.stat(self._handles[table])["entries"])
+
+
+class WriteTransaction(ReadTransaction):
+    """A read view that includes its own changes, all of which are committed together or not at all."""
+
+    def put(self, table: Table, key: bytes, value: bytes, *, append: bool = False) -> None:
+        """Set a value; `append` says that the key is after all others, which is faster."""
+        self._transaction.put(key, value, db=self._handles[table], append=append)
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        """Remove a key; False if it was not there."""
+        return bool(self._transaction.delete(key, db=self._handles[table]))
+
+
+class Environment:
+    """An open LMDB environment. One a process and store: LMDB refuses a second."""
+
+    def __init__(self, path: Path, *, create: bool = False, readonly: bool = False, map_bytes: int = MAP_BYTES) -> None:
+        """Open the environment in directory `path`, which must exist; `create` makes the databases.
+
+        Raises:
+            NotFoundError: there is no data file and `create` is False.
+            CorruptionError: the data file is shorter than it says, or is not one.
+            StoreAccessError: the operating system refuses.
+        """
+        self.path = path
+        self.readonly = readonly
+        if not create or (path / DATA_FILE).exists():
+            check_data_file(path)
+        with _translated(path):
+            self._env = lmdb.open(
+                os.fspath(path),
+                map_size=map_bytes,
+                readonly=readonly,
+                readahead=True,
+                max_dbs=32,
+                max_readers=READERS_MAX,
+                create=create,
+                mode=0o600,
+            )
+        try:
+            with _translated(path):
+                self._refuse_foreign_database()
+                self.handles = {table: self._env.open_db(table.value, create=create) for table in Table}
+        except YesterError:
+            self._env.close()
+            raise
+        self._read_bytes = 0
+        self._map_range = _find_map(path / DATA_FILE)
+
+    def _refuse_foreign_database(self) -> None:
+        ours = {table.value for table in Table}
+        with self._env.begin() as transaction:
+            if all(key in ours for key, _ in transaction.cursor()):
+                return
+        message = f"{self.path} holds an LMDB database that is not a yester store; nothing was changed"
+        raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
+
+    def close(self) -> None:
+        """End all use. Safe to call twice."""
+        self._env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def read(self) -> Iterator[ReadTransaction]:
+        """A read transaction. Short: while it lives, no page that it can see is used again, and the file grows."""
+        with _translated(self.path):
+            try:
+                transaction = self._env.begin(buffers=True)
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)
+                transaction = self._env.begin(buffers=True)
+            with transaction:
+                yield ReadTransaction(self, transaction)
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """A copy of one value as of now, or None. Half the cost of a `read()` for it: 2 µs."""
+        try:
+            with self._env.begin() as transaction:
+                return transaction.get(key, db=self.handles[table])  # type: ignore[return-value]  # bytes, as `buffers` is not set
+        except lmdb.Error:
+            with self.read() as view:
+                value = view.get(table, key)
+                return None if value is None else bytes(value)
+
+    def write(self, apply: Callable[[WriteTransaction], Result]) -> Result:
+        """Run `apply` in a write transaction, commit, and return its result; durable on return.
+
+        Waits while another process writes. If the map is too small it is doubled and `apply` runs again, so `apply`
+        must have no other effect than its puts and deletes. If `apply` raises, nothing is changed.
+
+        Raises:
+            StoreFullError: the disk is full; nothing was changed.
+        """
+        while True:
+            with _translated(self.path):
+                try:
+                    with self._env.begin(write=True, buffers=True) as transaction:
+                        return apply(WriteTransaction(self, transaction))
+                except lmdb.MapFullError:
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                except lmdb.MapResizedError:
+                    self._env.set_mapsize(0)
+
+    def last_transaction(self) -> int:
+        """Number of the last committed transaction: changes whenever anything in the store does. About 2 µs."""
+        return int(self._env.info()["last_txnid"])
+
+    def clear_stale_readers(self) -> int:
+        """Free the slots of readers whose process is gone; each pins pages until then. Returns how many."""
+        with _translated(self.path):
+            return int(self._env.reader_check())
+
+    def release_pages(self, read_bytes: int) -> None:
+        """Note that `read_bytes` were read through the map; now and then, give its pages back to the kernel.
+
+        Pages of the map that were touched count as this process's memory although they are only page cache. Dropping
+        the mapping's page-table entries is always safe: a later access maps them again.
+        """
+        self._read_bytes += read_bytes
+        if self._read_bytes >= _RELEASE_BYTES and self._map_range is not None:
+            self._read_bytes = 0
+            start, length = self._map_range
+            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _find_map(data_file: Path) -> tuple[int, int] | None:
+    """Where the data file is mapped in this process: address and length; None if that cannot be told."""
+    try:
+        identity = data_file.stat()
+        with open("/proc/self/maps", "rb") as maps:
+            for line in maps:
+                address, _permissions, _offset, device, inode, *_ = line.split(maxsplit=5)
+                major, minor = (int(part, 16) for part in device.split(b":"))
+                if int(inode) == identity.st_ino and os.makedev(major, minor) == identity.st_dev:
+                    start, end = (int(part, 16) for part in address.split(b"-"))
+                    return start, end - start
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _prefix_end(prefix: bytes) -> bytes | None:
+    """The least key after all keys that start with `prefix`; None if there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
+
+
+# The start of a meta page in LMDB 0.9 on 64-bit: page header (16 bytes), magic, version, address, map size, two database
+# records of 48 bytes (the first one's first field is the page size), last page, transaction id.
+_META_PAGE = struct.Struct("<16xIIQQ I44x 48x QQ")
+_META_MAGIC = 0xBEEFC0DE
+
+
+def check_data_file(path: Path) -> None:
+    """Refuse a data file that LMDB would map beyond its end: touching that is SIGBUS, which nobody can catch.
+
+    LMDB itself compares nothing; 40 of 40 truncated files killed the process (docs/adr/0002).
+
+    Raises:
+        NotFoundError: no data file.
+        CorruptionError: shorter than its last page, or not an LMDB file.
+    """
+    file = path / DATA_FILE
+    try:
+        with file.open("rb") as data:
+            size = os.fstat(data.fileno()).st_size
+            first = data.read(_META_PAGE.size)
+            if len(first) < _META_PAGE.size:
+                raise _damaged(file, f"is only {size} bytes long")
+            magic, _version, _address, _map_size, page_bytes, *_ = _META_PAGE.unpack(first)
+            if magic != _META_MAGIC or not 512 <= page_bytes <= 65536:
+                raise _damaged(file, "is not an LMDB database")
+            data.seek(page_bytes)
+            second = data.read(_META_PAGE.size)
+    except FileNotFoundError as error:
+        message = f"there is no store in {path}"
+        raise NotFoundError(message, hint="make one with `yester init`, or name another with --store") from error
+    except OSError as error:
+        message = f"cannot read {file}: {error.strerror}"
+        raise StoreAccessError(message) from error
+    metas = [_META_PAGE.unpack(page) for page in (first, second) if len(page) == _META_PAGE.size]
+    last_page = max(metas, key=lambda meta: meta[-1])[-2]
+    if size < (last_page + 1) * page_bytes:
+        raise _damaged(file, f"is cut short: {size} bytes where its pages need {(last_page + 1) * page_bytes}")
+
+
+def _damaged(file: Path, what: str) -> CorruptionError:
+    return CorruptionError(
+        f"{file} {what}; it was not opened, and nothing was changed",
+        hint="restore the store from a copy; keep the damaged file until then",
+    )
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn lmdb's errors into ours. `MapFullError` and `MapResizedError` are handled where they can be."""
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.MapResizedError):
+        raise
+    except lmdb.DiskError as error:
+        raise _disk_error(path, error) from error
+    except lmdb.ReadersFullError as error:
+        message = f"too many programs read the store {path} at once"
+        raise BusyError(message, hint="end some of the mounts or commands that use it") from error
+    except lmdb.LockError as error:
+        message = f"cannot lock the store {path}: {error}"
+        raise StoreAccessError(message, hint="a store needs a local file system that locks files") from error
+    except lmdb.NotFoundError as error:
+        message = f"{path} is not a store: making one there was interrupted"
+        raise NotFoundError(message, hint="run `yester init` there again") from error
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
+        message = f"the database of the store {path} is damaged: {error}"
+        raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair") from error
+    except lmdb.PanicError as error:
+        message = f"an earlier write to the store {path} failed, and it cannot be used until it is opened again"
+        raise StoreAccessError(message, hint="run the command again; what was committed before is whole") from error
+    except lmdb.Error as error:
+        raise _disk_error(path, error) from error
+
+
+def _disk_error(path: Path, error: "lmdb.Error") -> YesterError:
+    """The error for a failed system call. LMDB reports EIO for a short write, which is what a full tmpfs gives."""
+    text = str(error)
+    if "No space left" in text or "quota exceeded" in text or (("Input/output" in text or "EIO" in text) and _is_full(path)):
+        message = f"no space left for the store {path}; what was committed before is whole"
+        return StoreFullError(message, hint="free space on that disk and run the command again: it goes on from what is stored")
+    message = f"the operating system refused an access to the store {path}: {text}"
+    return StoreAccessError(message, hint="check the disk, the permissions of the store's files, and that it is yours")
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < 32 * 1024 * 1024
