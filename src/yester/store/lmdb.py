@@ -79,6 +79,14 @@ class ReadTransaction:
                 yield bytes(cursor.key()), cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
                 found = cursor.next()
 
+    def last_not_after(self, table: Table, key: bytes) -> tuple[bytes, memoryview] | None:
+        """The greatest key that is not after `key`, and its value; None if all are."""
+        with self._transaction.cursor(db=self._handles[table]) as cursor:
+            found = cursor.set_range(key)
+            if not found or bytes(cursor.key()) != key:
+                found = cursor.prev() if found else cursor.last()
+            return (bytes(cursor.key()), cursor.value()) if found else None  # type: ignore[return-value]  # views, as `buffers` is set
+
     def last_key(self, table: Table) -> bytes | None:
         """The greatest key, or None in an empty table."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
@@ -171,7 +179,7 @@ class Environment:
         """A copy of one value as of now, or None. Half the cost of a `read()` for it: 2 µs."""
         try:
             with self._env.begin() as transaction:
-                return transaction.get(key, db=self.handles[table])  # type: ignore[return-value]  # bytes, as `buffers` is not set
+                return transaction.get(key, db=self.handles[table])
         except lmdb.Error:
             with self.read() as view:
                 value = view.get(table, key)

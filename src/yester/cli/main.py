@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""The command group, and the one place where errors become messages and exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files were skipped (docs/cli.md); 130 interrupted.
+
+Subcommands are imported when they run: `yester --help` must not pay for trio and LMDB.
+"""
+
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from yester.cli.output import print_error
+from yester.errors import UsageError, YesterError
+
+INTERRUPTED = 130
+
+COMMANDS = {
+    "init": "Make an empty store.",
+    "backup": "Back up folders into a new snapshot.",
+    "snapshots": "List snapshots.",
+    "ls": "List a folder of a snapshot.",
+    "cat": "Print a file of a snapshot.",
+    "log": "Show the history of one file.",
+    "find": "Find files in all snapshots by name.",
+    "diff": "Compare two snapshots.",
+    "restore": "Copy files out of a snapshot.",
+    "mount": "Show all snapshots as folders.",
+    "umount": "End a mount.",
+    "stats": "Show what the store holds and takes.",
+    "check": "Look for damage in the store.",
+}
+"""Each in `yester.cli.command_<name>`."""
+
+
+class CommandGroup(click.Group):
+    """Finds subcommands in `COMMANDS` and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"yester.cli.command_{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="yester")
+def cli() -> None:
+    """Keep every version of your files, and see them as ordinary folders.
+
+    \b
+    Examples:
+      yester backup ~/Documents            back a folder up (makes the store on first use)
+      yester mount ~/Snapshots             then look into ~/Snapshots with any file manager
+      yester log ~/Documents/report.odt    the versions of one file
+
+    The store is --store DIR, else $YESTER_STORE, else ~/.local/share/yester/store.
+
+    Shell completion: eval "$(_YESTER_COMPLETE=bash_source yester)" in ~/.bashrc (zsh_source, fish_source for others).
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but some files were skipped.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    as_json = "--json" in sys.argv[1:]
+    try:
+        result = cli.main(prog_name="yester", standalone_mode=False)
+        sys.stdout.flush()
+    except YesterError as error:
+        print_error(error, as_json=as_json)
+        return error.exit_code
+    except click.ClickException as error:
+        if as_json:
+            print_error(UsageError(error.format_message()), as_json=True)
+        else:
+            error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("yester: interrupted; what was stored so far is kept and will be found again", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0

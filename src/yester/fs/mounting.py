@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+"""Mounting and unmounting: checks before, serving, and cleaning up after a daemon that died.
+
+A mount is one process. If it dies, its mount point answers ENOTCONN until it is unmounted, on purpose: an empty folder in its
+place would make `rsync --delete` empty a mirror. `prepare_mount_point` cleans up such a dead mount of ours.
+"""
+
+import errno
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from yester.errors import BusyError, ConflictError, MountError, NotFoundError
+from yester.fs.driver import SnapshotOperations
+from yester.fs.view import Presentation, View
+from yester.store.store import Store
+
+FSTYPE = "fuse.yester"
+_UNMOUNT_WAIT_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """`allow_other` lets other users in; `as_me` shows everything as owned and readable by the mounter."""
+
+    allow_other: bool = False
+    as_me: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MountedAt:
+    """One line of the system's mount table."""
+
+    path: Path
+    fstype: str
+    source: str
+    device: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether yester made it."""
+        return self.fstype == FSTYPE
+
+    def is_dead(self) -> bool:
+        """Whether the process that served it is gone."""
+        try:
+            os.stat(self.path)
+        except OSError as error:
+            return error.errno == errno.ENOTCONN
+        return False
+
+
+def mounts() -> list[MountedAt]:
+    """The mount table of this process, in the order of mounting."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            left, _, right = line.partition(" - ")
+            fields, (fstype, source, *_) = left.split(), right.split()
+            major, minor = fields[2].split(":")
+            found.append(MountedAt(Path(_unescape(fields[4])), fstype, _unescape(source), os.makedev(int(major), int(minor))))
+    return found
+
+
+def find_mount(path: Path) -> MountedAt | None:
+    """The topmost mount at exactly this path; None if nothing is mounted there."""
+    wanted = _resolve_parent(path)
+    return next((mount for mount in reversed(mounts()) if mount.path == wanted), None)
+
+
+def prepare_mount_point(path: Path, store: Path) -> Path:
+    """Check that a snapshot mount can go here, clean up a dead one of ours, and return the resolved path.
+
+    Raises:
+        NotFoundError, ConflictError, MountError: it cannot; nothing was changed.
+    """
+    there = find_mount(path)
+    if there is not None and there.is_ours:
+        if not there.is_dead():
+            message = f"{path} is a yester mount already"
+            raise ConflictError(message, hint=f"unmount it first: yester umount {path}")
+        _log.warning("cleaning up %s: the process that served it is gone", path)
+        _fusermount(there.path, lazy=True)
+    try:
+        resolved = path.resolve(strict=True)
+        names = os.listdir(resolved)
+    except FileNotFoundError as error:
+        message = f"the mount point {path} does not exist; nothing was mounted"
+        raise NotFoundError(message, hint=f"make it first: mkdir -p {path}") from error
+    except NotADirectoryError as error:
+        message = f"the mount point {path} is not a folder; nothing was mounted"
+        raise ConflictError(message, hint="name an empty folder") from error
+    except OSError as error:
+        message = f"the mount point {path} cannot be used: {error.strerror}; nothing was mounted"
+        raise MountError(message) from error
+    inside = store.resolve()
+    if resolved == inside or resolved in inside.parents or inside in resolved.parents:
+        message = f"the mount point {path} and the store {store} lie inside one another; nothing was mounted"
+        raise ConflictError(message, hint="name an empty folder elsewhere: a mount over its own store would lock up")
+    if names:
+        message = f"the mount point {path} is not empty; nothing was mounted"
+        raise ConflictError(message, hint="name an empty folder: a mount would hide what is in this one")
+    if not os.access(resolved, os.W_OK):
+        message = f"you may not write to the mount point {path}, so you may not mount there; nothing was mounted"
+        raise MountError(message, hint="name an empty folder that is yours")
+    return resolved
+
+
+def check_fuse(options: MountOptions) -> None:
+    """Find out before mounting whether this user can, and say what is missing.
+
+    Raises:
+        MountError: no FUSE, no rights, or an option the system does not allow.
+    """
+    device = Path("/dev/fuse")
+    if not device.exists():
+        message = "there is no /dev/fuse: this system has FUSE switched off; nothing was mounted"
+        raise MountError(message, hint="load it with `modprobe fuse`; in a container, pass --device /dev/fuse and the SYS_ADMIN capability")
+    if not os.access(device, os.R_OK | os.W_OK):
+        message = "you may not use /dev/fuse; nothing was mounted"
+        raise MountError(message, hint="ask for `chmod 666 /dev/fuse`, or to be in the group that owns it (ls -l /dev/fuse)")
+    if shutil.which("fusermount3") is None:
+        message = "the program fusermount3 is not installed; nothing was mounted"
+        raise MountError(message, hint="install the package fuse3: apt-get install fuse3")
+    if options.allow_other and os.geteuid() != 0 and not _users_may_allow_other():
+        message = "--allow-other is not permitted to ordinary users here; nothing was mounted"
+        raise MountError(message, hint="put the line `user_allow_other` into /etc/fuse.conf, or mount without --allow-other")
+
+
+def serve(store: Store, mount_point: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
+    """Mount the snapshots and serve them until unmounted or told to end by SIGTERM or SIGINT. Unmounts what it mounted.
+
+    `on_ready` is called once the mount answers. Needs the main thread; one mount a process.
+
+    Raises:
+        MountError: FUSE refused.
+    """
+    view = View(store, Presentation(os.geteuid(), os.getegid(), as_me=options.as_me))
+    flags = {"ro", "default_permissions", f"fsname={_fsname(store)}", "subtype=yester"}
+    if options.allow_other:
+        flags.add("allow_other")
+    try:
+        pyfuse3.init(SnapshotOperations(view), os.fspath(mount_point), flags)
+    except RuntimeError as error:
+        message = f"FUSE refused to mount on {mount_point}; nothing was mounted"
+        raise MountError(message, hint="its own message stands above; `yester mount -f` shows it if it does not") from error
+    try:
+        trio.run(_serve, on_ready)
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+async def _serve(on_ready: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_on_signal)
+        on_ready()
+        await pyfuse3.main()
+        # It returns after an unmount from outside as well: without this the signal task would keep the process alive.
+        nursery.cancel_scope.cancel()
+
+
+async def _end_on_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for _ in signals:
+            pyfuse3.terminate()
+
+
+def unmount(path: Path, *, lazy: bool = False) -> bool:
+    """Unmount a yester mount and wait until its process has let go; returns whether it had died already.
+
+    `lazy` takes it out of sight at once, and it ends when the last open file is closed.
+
+    Raises:
+        NotFoundError: no yester mount is there. BusyError: something in it is in use. MountError: the system refused.
+    """
+    there = find_mount(path)
+    if there is None or not there.is_ours:
+        message = f"{path} is not a yester mount; nothing was unmounted"
+        raise NotFoundError(message, hint="`findmnt -t fuse.yester` lists those there are")
+    is_dead = there.is_dead()
+    _fusermount(there.path, lazy=lazy or is_dead)
+    give_up = time.monotonic() + _UNMOUNT_WAIT_S
+    while not lazy and (now := find_mount(path)) is not None and now.device == there.device:
+        if time.monotonic() > give_up:
+            message = f"{path} was told to unmount, but is still there after {_UNMOUNT_WAIT_S:.0f} seconds"
+            raise BusyError(message, hint=f"see what uses it with `fuser -vm {path}`")
+        time.sleep(0.02)
+    return is_dead
+
+
+def _fusermount(path: Path, *, lazy: bool) -> None:
+    program = shutil.which("fusermount3") or "fusermount3"
+    try:
+        done = subprocess.run([program, "-uz" if lazy else "-u", "--", os.fspath(path)], capture_output=True, check=False, text=True)
+    except OSError as error:
+        message = f"cannot run fusermount3 to unmount {path}: {error.strerror}"
+        raise MountError(message, hint="install the package fuse3: apt-get install fuse3") from error
+    if done.returncode == 0:
+        return
+    said = done.stderr.strip()
+    if "busy" in said:
+        message = f"{path} is in use and stays mounted: a file in it is open, or a shell is in it"
+        raise BusyError(message, hint=f"see who with `fuser -vm {path}`, or take it away now with `yester umount --lazy {path}`")
+    message = f"{path} could not be unmounted: {said}"
+    raise MountError(message)
+
+
+def _fsname(store: Store) -> str:
+    """The store's path, shown as the device by `df` and `mount`. Options are separated by commas."""
+    return os.fspath(store.path).replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _users_may_allow_other() -> bool:
+    try:
+        lines = Path("/etc/fuse.conf").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
+
+
+def _resolve_parent(path: Path) -> Path:
+    """The path with symlinks resolved but in its last component: that may be a dead mount, which cannot be examined."""
+    absolute = Path(os.path.abspath(path))
+    try:
+        return absolute.resolve(strict=True)
+    except OSError:
+        return absolute.parent.resolve() / absolute.name
+
+
+def _unescape(field: str) -> str:
+    """A path of the mount table, where space, tab, newline and backslash are octal escapes."""
+    if "\\" not in field:
+        return field
+    raw = field.encode("utf-8", "surrogateescape")
+    out = bytearray()
+    at = 0
+    while at < len(raw):
+        if raw[at] == 0x5C and raw[at + 1 : at + 4].isdigit():
+            out.append(int(raw[at + 1 : at + 4], 8))
+            at += 4
+        else:
+            out.append(raw[at])
+            at += 1
+    return out.decode("utf-8", "surrogateescape")
