@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""Times as people write them, and as snapshots are named. Everything is UTC, as the names of snapshots are.
+
+An expression stands for a span of time, `2026-11` for a month, and is read as the *last* nanosecond of it: the newest
+snapshot not after that is how things were at the end of the month. It does not know the clock: `now_ns` is given.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from yester.errors import UsageError
+
+_SECOND_NS = 10**9
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_HINT = "for example 2026, 2026-11, 2026-11-22, 2026-11-22_10-30, 2026-11-22_10-30-00, now, today, yesterday, monday, 90s, 30m, 2h, 3d, 1w, 6mo, 1y, 1d12h"
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "mo": 30 * 86400, "y": 365 * 86400}
+"""A month back is 30 days and a year 365: a duration has no calendar."""
+
+_DURATION = re.compile(r"(?:\d+(?:mo|[smhdwy]))+")
+_DURATION_PART = re.compile(r"(\d+)(mo|[smhdwy])")
+_DATE = re.compile(
+    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
+    r"(?:[_T ](?P<hour>\d\d)(?:[-:](?P<minute>\d\d)(?:[-:](?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?)?Z?)?)?)?",
+    re.ASCII,
+)
+_YEARS_MAX = 3000
+"""A duration that reaches back further is a slip of the finger."""
+
+
+def snapshot_name(time_ns: int) -> str:
+    """The name of a snapshot of this time: `YYYY-MM-DD_HH-MM-SS`."""
+    return (_EPOCH + timedelta(seconds=time_ns // _SECOND_NS)).strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds of a duration such as `90s`, `2h` or `1d12h`.
+
+    Raises:
+        UsageError: it is none, or absurdly long.
+    """
+    lowered = text.strip().lower()
+    if not _DURATION.fullmatch(lowered):
+        message = f"{text!r} is not a duration"
+        raise UsageError(message, hint=_HINT)
+    seconds = sum(int(number) * _UNIT_S[unit] for number, unit in _DURATION_PART.findall(lowered))
+    if seconds > _YEARS_MAX * _UNIT_S["y"]:
+        message = f"{text!r} is longer than {_YEARS_MAX} years"
+        raise UsageError(message, hint=_HINT)
+    return seconds * _SECOND_NS
+
+
+def parse_time(expression: str, *, now_ns: int) -> int:
+    """The last nanosecond since the epoch that an expression stands for.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    text = expression.strip().lower()
+    if text == "now":
+        return now_ns
+    today = (_EPOCH + timedelta(seconds=now_ns // _SECOND_NS)).replace(hour=0, minute=0, second=0)
+    if text == "today":
+        return _end_of_day(today)
+    if text == "yesterday":
+        return _end_of_day(today - timedelta(days=1))
+    weekdays = [day for day, name in enumerate(_WEEKDAYS) if text in (name, name[:3])]
+    if weekdays:
+        return _end_of_day(today - timedelta(days=(today.weekday() - weekdays[0] - 1) % 7 + 1))
+    duration = text.removesuffix(" ago")
+    if _DURATION.fullmatch(duration):
+        return now_ns - parse_duration(duration)
+    found = _DATE.fullmatch(expression.strip())
+    if found is None:
+        message = f"{expression!r} is not a time"
+        raise UsageError(message, hint=_HINT)
+    try:
+        return _end_of_date(found)
+    except (ValueError, OverflowError) as error:
+        message = f"{expression!r} is not a time: {error}"
+        raise UsageError(message, hint=_HINT) from error
+
+
+def _end_of_date(found: re.Match[str]) -> int:
+    """The last nanosecond of a matched date, which may stop at any part."""
+    parts = {name: int(value) for name, value in found.groupdict().items() if value is not None and name != "fraction"}
+    start = datetime(
+        parts["year"], parts.get("month", 1), parts.get("day", 1), parts.get("hour", 0), parts.get("minute", 0), parts.get("second", 0), tzinfo=UTC
+    )
+    if found["fraction"] is not None:
+        return _to_ns(start) + int(found["fraction"].ljust(9, "0"))
+    if "month" not in parts:
+        end = start.replace(year=start.year + 1)
+    elif "day" not in parts:
+        end = (start + timedelta(days=32)).replace(day=1)
+    else:
+        finest = "days" if "hour" not in parts else "hours" if "minute" not in parts else "minutes" if "second" not in parts else "seconds"
+        end = start + timedelta(**{finest: 1})
+    return _to_ns(end) - 1
+
+
+def _end_of_day(day: datetime) -> int:
+    return _to_ns(day + timedelta(days=1)) - 1
+
+
+def _to_ns(moment: datetime) -> int:
+    """Exact: `timestamp()` is a float."""
+    return (moment - _EPOCH) // timedelta(seconds=1) * _SECOND_NS
