@@ -17,7 +17,7 @@ from yester.errors import NotFoundError
 @store_option
 @json_option
 def command(source: str | None, tags: tuple[str, ...], store_path: Path, as_json: bool) -> None:
-    """List snapshots, oldest first: all, or those of one SOURCE.
+    r"""List snapshots, oldest first: all, or those of one SOURCE.
 
     \b
     Examples:

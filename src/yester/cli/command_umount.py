@@ -10,7 +10,7 @@ import click
 @click.argument("mount_point", metavar="MNT", type=click.Path(path_type=Path))
 @click.option("--lazy", is_flag=True, help="Take it away now even if it is in use; it ends when the last file is closed.")
 def command(mount_point: Path, lazy: bool) -> None:
-    """End a mount, also one whose process has died.
+    r"""End a mount, also one whose process has died.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from yester.errors import UsageError
 _SECOND_NS = 10**9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_HINT = "for example 2026, 2026-11, 2026-11-22, 2026-11-22_10-30, 2026-11-22_10-30-00, now, today, yesterday, monday, 90s, 30m, 2h, 3d, 1w, 6mo, 1y, 1d12h"
+_HINT = "write it as 2026, 2026-11, 2026-11-22, 2026-11-22_10-30, now, today, yesterday, monday, 30m, 2h, 3d, 1w, 6mo, 1y or 1d12h"
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "mo": 30 * 86400, "y": 365 * 86400}
 """A month back is 30 days and a year 365: a duration has no calendar."""
 
@@ -84,9 +84,8 @@ def parse_time(expression: str, *, now_ns: int) -> int:
 def _end_of_date(found: re.Match[str]) -> int:
     """The last nanosecond of a matched date, which may stop at any part."""
     parts = {name: int(value) for name, value in found.groupdict().items() if value is not None and name != "fraction"}
-    start = datetime(
-        parts["year"], parts.get("month", 1), parts.get("day", 1), parts.get("hour", 0), parts.get("minute", 0), parts.get("second", 0), tzinfo=UTC
-    )
+    date = parts["year"], parts.get("month", 1), parts.get("day", 1)
+    start = datetime(*date, parts.get("hour", 0), parts.get("minute", 0), parts.get("second", 0), tzinfo=UTC)
     if found["fraction"] is not None:
         return _to_ns(start) + int(found["fraction"].ljust(9, "0"))
     if "month" not in parts:

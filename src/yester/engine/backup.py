@@ -74,9 +74,18 @@ class ChunkSink(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, exception_type: type[BaseException] | None, /, *rest: object) -> None: ...
-    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId: ...
-    def after_trees(self, change: Change) -> None: ...
-    def flush(self) -> None: ...
+
+    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
+        """As `ChunkWriter.add`."""
+        ...
+
+    def after_trees(self, change: Change) -> None:
+        """As `ChunkWriter.after_trees`."""
+        ...
+
+    def flush(self) -> None:
+        """As `ChunkWriter.flush`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -635,7 +644,7 @@ class DryRun:
     def __exit__(self, exception_type: type[BaseException] | None, /, *rest: object) -> None:
         pass
 
-    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:  # noqa: ARG002 (the kind matters to a real sink)
+    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
         """Count the chunk if the store lacks it."""
         chunk = chunk_id(data)
         if chunk not in self._added and not self._has(chunk):

@@ -198,8 +198,7 @@ class SourceFolder(Folder):
     __slots__ = ()
 
     def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
-        for name, root in view.index.roots(os.fsdecode(self.name)).items():
-            yield name, root
+        yield from view.index.roots(os.fsdecode(self.name)).items()
         yield b"latest", None
 
     def has(self, view: "View", name: bytes) -> bool:
