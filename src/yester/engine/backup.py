@@ -399,7 +399,7 @@ class _Backup:
         except OSError as error:
             self._problem(path, f"cannot be listed: {error.strerror}")
             return directory
-        names = {item_name for item_name, _ in items} if len(items) < 1000 else dict(items).keys()
+        names = {item_name for item_name, _ in items}
         if self._options.exclude_caches and _CACHE_TAG in names and self._is_cache(handle):
             items = [item for item in items if item[0] == _CACHE_TAG]
         if IGNORE_FILE in names:

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Protocol, Self
 
 from yester.core.ids import ChunkId, chunk_id
-from yester.errors import CorruptionError
+from yester.errors import CorruptionError, StoreAccessError
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 
@@ -293,7 +293,7 @@ class ChunkWriter:
                     self._commit(batch)
                     batch = []
             except BaseException as error:  # noqa: BLE001 (the thread that adds must hear of every failure, whatever it is)
-                self._failure = self._failure or error
+                self._failure = self._failure or _as_store_failure(error)
                 batch = []
             if isinstance(item, _Flush):
                 if self._failure is not None:
@@ -323,6 +323,16 @@ class ChunkWriter:
         self._environment.write(apply)
         self._committed.append([chunk for segment, _ in batch for chunk in segment.chunks])
         self.counts.stored_bytes += sum(len(encoded) for _, encoded in batch)
+
+
+def _as_store_failure(error: BaseException) -> BaseException:
+    """An `OSError` here is the store's: a backup must not take it for one of the file it is reading, and go on."""
+    if not isinstance(error, OSError):
+        return error
+    message = f"the store could not be written: {error}"
+    failure = StoreAccessError(message)
+    failure.__cause__ = error
+    return failure
 
 
 def _is_full(batch: list[tuple[_ClosedSegment, bytes]]) -> bool:
