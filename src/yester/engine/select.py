@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Finding what a person names: `SNAP[:PATH]`, and for histories `SOURCE:PATH` or a path of this computer.
+
+    SNAP   SOURCE              its newest snapshot
+           SOURCE@latest       the same
+           SOURCE@NAME         the snapshot of that name, such as 2026-11-22_10-00-00-2
+           SOURCE@TIME         the newest snapshot not after that time (core.times)
+           ID                  at least 4 hex digits that one snapshot's id starts with
+
+Sources have neither `@` nor `:` in their names, so only the end of a TIME is in doubt: `docs@2026-11-22 10:30:20` has no
+PATH, since the longest text that is a time is the time. A source that is called like an id wins over the id.
+
+Reads snapshot records only, never trees: whether a path exists is not asked here.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from yester.core.records import Snapshot
+from yester.core.times import parse_time
+from yester.errors import NotFoundError, UsageError
+from yester.store.store import Store, StoredSnapshot
+
+ID_DIGITS_MIN = 4
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+_TIME_COLONS_MAX = 2
+"""Colons a time may hold: `2026-11-22 10:30:20` has two."""
+_CANDIDATES_SHOWN = 8
+_OWN_ROOT_NS_MAX = 1_000_000
+_SEE_ALL = "list sources and snapshots with `yester snapshots`"
+
+
+def resolve(store: Store, text: str, *, now_ns: int) -> tuple[StoredSnapshot, bytes]:
+    """The snapshot that `SNAP[:PATH]` names, and the path relative to its root; empty for the root itself.
+
+    PATH may also be an absolute path of the host below one of the paths that were backed up. A leading slash means that
+    where it can, else nothing.
+
+    Raises:
+        UsageError: not of that form, an id that fits several snapshots, no time, or a path with `..`.
+        NotFoundError: no such source or snapshot.
+    """
+    head, _, path = text.partition(":")
+    source, at, _ = head.partition("@")
+    if at:
+        stored, path = _find_at(store, source, text[len(source) + 1 :], now_ns=now_ns)
+    else:
+        stored = _find_newest_or_id(store, source)
+    return stored, _inner_path(stored.snapshot, path)
+
+
+def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, bytes]]:
+    """The sources, and the paths in them, whose histories show the past of what a person names.
+
+    `path` is `SOURCE:PATH`, or a path of this computer (relative ones from `cwd`, itself absolute) that is or lies below
+    something that was backed up; it need not exist any more. A source appears more than once if the place in it has
+    changed, as when a second folder was added to it; what its newer snapshots say comes first. Symlinks are followed
+    only if nothing was found without. 3 µs a snapshot.
+
+    Raises:
+        UsageError: empty, or `..` in the path inside a source.
+        NotFoundError: no source has it.
+    """
+    if not path:
+        message = "no path was named"
+        raise UsageError(message)
+    source, colon, inner = path.partition(":")
+    if colon and source in store.sources():
+        latest = store.latest_snapshot(source)
+        if latest is not None:
+            return [(source, _inner_path(latest.snapshot, inner))]
+    snapshots = [stored.snapshot for stored in reversed(store.snapshots())]
+    absolute = os.path.abspath(os.path.join(cwd, path))
+    resolved = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
+    for host_path, follow in ((absolute, False), (resolved, True)):
+        parts = _split(os.fsencode(host_path))
+        found = {(snapshot.source, inner): None for snapshot in snapshots for inner in _places_of(snapshot, parts, follow=follow)}
+        if found:
+            return sorted(found, key=lambda target: target[0])
+    message = f"no source has {absolute}"
+    if path in store.sources():
+        raise NotFoundError(message, hint=f"for everything in the source write {path}:")
+    raise NotFoundError(message, hint=f"name it as SOURCE:PATH; {_SEE_ALL}")
+
+
+def source_not_found(store: Store, source: str) -> NotFoundError:
+    """The error for a source, or whatever it was meant to be, that the store does not have."""
+    sources = store.sources()
+    near = difflib.get_close_matches(source, sources, n=3, cutoff=0.5)
+    message = f"there is no source {source!r} in {store.path}"
+    if near:
+        return NotFoundError(message, hint=f"is it {' or '.join(near)}? {_SEE_ALL}")
+    if not sources:
+        return NotFoundError(message, hint="the store has no snapshots yet: make one with `yester backup`")
+    return NotFoundError(message, hint=_SEE_ALL)
+
+
+def _find_newest_or_id(store: Store, name: str) -> StoredSnapshot:
+    if not name:
+        message = "no snapshot was named"
+        raise UsageError(message, hint=f"write SOURCE, SOURCE@TIME or the start of an id; {_SEE_ALL}")
+    if name in store.sources():
+        return _newest(store, name)
+    if set(name) - _HEX_DIGITS:
+        raise source_not_found(store, name)
+    if len(name) < ID_DIGITS_MIN:
+        message = f"there is no source {name!r} in {store.path}, and an id needs at least {ID_DIGITS_MIN} digits"
+        raise NotFoundError(message, hint=_SEE_ALL)
+    found = store.find_snapshots_by_id(name)
+    if not found:
+        message = f"there is neither a source nor a snapshot id {name!r} in {store.path}"
+        raise NotFoundError(message, hint=_SEE_ALL)
+    if len(found) > 1:
+        shown = [f"{stored.id.hex()[: len(name) + 8]} ({_label(stored)})" for stored in found[:_CANDIDATES_SHOWN]]
+        more = [f"and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
+        message = f"{name!r} is the start of {len(found)} snapshot ids: {', '.join(shown + more)}"
+        raise UsageError(message, hint="write more digits of the one you mean")
+    return found[0]
+
+
+def _find_at(store: Store, source: str, rest: str, *, now_ns: int) -> tuple[StoredSnapshot, str]:
+    """The snapshot of what follows `SOURCE@`, and the path that follows it."""
+    if source not in store.sources():
+        raise source_not_found(store, source)
+    which, _, path = rest.partition(":")
+    if which == "latest":
+        return _newest(store, source), path
+    for stored in store.snapshots(source):
+        if stored.snapshot.name == which:
+            return stored, path
+    until_ns, path = _parse_time_and_path(rest, now_ns=now_ns)
+    found = store.snapshot_at(source, until_ns)
+    if found is None:
+        oldest = store.snapshots(source)[0]
+        message = f"{source!r} has no snapshot from {which!r} or before it; its oldest is {oldest.snapshot.name}"
+        raise NotFoundError(message, hint=_SEE_ALL)
+    return found, path
+
+
+def _parse_time_and_path(rest: str, *, now_ns: int) -> tuple[int, str]:
+    """The last nanosecond of the time at the start of `rest`, and what follows it after a colon."""
+    pieces = rest.split(":")
+    error: UsageError | None = None
+    for count in range(min(len(pieces), _TIME_COLONS_MAX + 1), 0, -1):
+        try:
+            return parse_time(":".join(pieces[:count]), now_ns=now_ns), ":".join(pieces[count:])
+        except UsageError as not_a_time:
+            error = not_a_time
+    assert error is not None
+    raise error
+
+
+def _newest(store: Store, source: str) -> StoredSnapshot:
+    stored = store.latest_snapshot(source)
+    if stored is None:
+        message = f"the snapshots of {source!r} were removed meanwhile"
+        raise NotFoundError(message, hint=_SEE_ALL)
+    return stored
+
+
+def _label(stored: StoredSnapshot) -> str:
+    return f"{stored.snapshot.source}@{stored.snapshot.name}"
+
+
+def _inner_path(snapshot: Snapshot, text: str) -> bytes:
+    """PATH as a snapshot has it: relative to its root, without needless slashes and dots."""
+    raw = os.fsencode(text)
+    parts = _split(raw)
+    if b".." in parts:
+        message = f"{text!r} leads out of folders with '..'"
+        raise UsageError(message, hint="write the path from the root of the snapshot")
+    if raw.startswith(b"/"):
+        for place in _places_of(snapshot, parts, follow=False):
+            return place
+    return b"/".join(parts)
+
+
+def _split(path: bytes) -> list[bytes]:
+    return [part for part in path.split(b"/") if part not in (b"", b".")]
+
+
+def _places_of(snapshot: Snapshot, host_path: list[bytes], *, follow: bool) -> Iterator[bytes]:
+    """Where in a snapshot a path of its host is, given as its components; that of the innermost backed-up path first.
+
+    With `follow`, symlinks on the way to the backed-up paths are followed as they are on this computer now.
+    """
+    has_own_root = _has_own_root(snapshot)
+    bases = [_split(os.path.realpath(path) if follow else path) for path in snapshot.paths]
+    for base in sorted(bases, key=len, reverse=True):
+        if host_path[: len(base)] == base:
+            name = base[-1:] if has_own_root else []
+            yield b"/".join(name + host_path[len(base) :])
+
+
+def _has_own_root(snapshot: Snapshot) -> bool:
+    """Whether the root is a folder that the backup made up, holding each path under its last component.
+
+    It is if there are several paths, and if the only path is no folder. The record does not tell the latter apart, but a
+    made-up folder has the time of the backup for both of its times, and a real one hardly ever.
+    """
+    root = snapshot.root
+    return len(snapshot.paths) != 1 or (root.mtime_ns == root.atime_ns and 0 <= snapshot.time_ns - root.mtime_ns < _OWN_ROOT_NS_MAX)
