@@ -4,7 +4,8 @@
 from dataclasses import dataclass
 
 from yester.errors import CorruptionError, FormatError
-from yester.store.lmdb import DATA_FILE, Table
+from yester.store.datafile import DATA_FILE
+from yester.store.lmdb import Table
 from yester.store.segments import Kind, parse_header
 from yester.store.store import Store, StoredSnapshot
 

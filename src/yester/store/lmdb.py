@@ -11,7 +11,6 @@ Threads: reads may come from any thread. Writes too, but LMDB lets one through a
 import ctypes
 import mmap
 import os
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -21,8 +20,8 @@ from typing import Final, Self, TypeVar
 import lmdb
 
 from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError, StoreFullError, YesterError
+from yester.store.datafile import DATA_FILE, check_data_file
 
-DATA_FILE = "data.mdb"
 MAP_BYTES = 1 << 40
 """Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
 READERS_MAX = 1024
@@ -249,52 +248,6 @@ def _prefix_end(prefix: bytes) -> bytes | None:
     """The least key after all keys that start with `prefix`; None if there is none."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
-
-
-# The start of a meta page in LMDB 0.9 on 64-bit: page header (16 bytes), magic, version, address, map size, two database
-# records of 48 bytes (the first one's first field is the page size), last page, transaction id.
-_META_PAGE = struct.Struct("<16xIIQQ I44x 48x QQ")
-_META_MAGIC = 0xBEEFC0DE
-
-
-def check_data_file(path: Path) -> None:
-    """Refuse a data file that LMDB would map beyond its end: touching that is SIGBUS, which nobody can catch.
-
-    LMDB itself compares nothing; 40 of 40 truncated files killed the process (docs/adr/0002).
-
-    Raises:
-        NotFoundError: no data file.
-        CorruptionError: shorter than its last page, or not an LMDB file.
-    """
-    file = path / DATA_FILE
-    try:
-        with file.open("rb") as data:
-            size = os.fstat(data.fileno()).st_size
-            first = data.read(_META_PAGE.size)
-            if len(first) < _META_PAGE.size:
-                raise _damaged(file, f"is only {size} bytes long")
-            magic, _version, _address, _map_size, page_bytes, *_ = _META_PAGE.unpack(first)
-            if magic != _META_MAGIC or not 512 <= page_bytes <= 65536:
-                raise _damaged(file, "is not an LMDB database")
-            data.seek(page_bytes)
-            second = data.read(_META_PAGE.size)
-    except FileNotFoundError as error:
-        message = f"there is no store in {path}"
-        raise NotFoundError(message, hint="make one with `yester init`, or name another with --store") from error
-    except OSError as error:
-        message = f"cannot read {file}: {error.strerror}"
-        raise StoreAccessError(message) from error
-    metas = [_META_PAGE.unpack(page) for page in (first, second) if len(page) == _META_PAGE.size]
-    last_page = max(metas, key=lambda meta: meta[-1])[-2]
-    if size < (last_page + 1) * page_bytes:
-        raise _damaged(file, f"is cut short: {size} bytes where its pages need {(last_page + 1) * page_bytes}")
-
-
-def _damaged(file: Path, what: str) -> CorruptionError:
-    return CorruptionError(
-        f"{file} {what}; it was not opened, and nothing was changed",
-        hint="restore the store from a copy; keep the damaged file until then",
-    )
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from yester.core.records import SeenDirectory, Snapshot, decode_seen, decode_sna
 from yester.core.times import snapshot_name
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError
 from yester.store.chunks import ChunkReader, ChunkWriter
-from yester.store.lmdb import DATA_FILE, MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.datafile import DATA_FILE
+from yester.store.lmdb import MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
 
 FORMAT_VERSION = 1
 _FORMAT_KEY = b"format"
