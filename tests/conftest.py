@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What holds for every test: Hypothesis profiles, no unexpected log records, no mount left behind, no hang.
 
-Marks come from folders: all of `tests/mount` is marked `mount`, all of `tests/faults` is marked `faults`. Tests marked
-`mount` are skipped where there is no FUSE, and only here, so that `--require-mounts` can tell whether they ran.
+Marks come from folders: all of `tests/mount` is marked `mount`, and so on (`MARKED_FOLDERS`). Tests marked `mount` are
+skipped where there is no FUSE, and only here, so that `--require-mounts` can tell whether they ran.
 """
 
 import logging
@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
-MARKED_FOLDERS = ("mount", "faults")
+MARKED_FOLDERS = ("mount", "faults", "powerloss")
 UNHANG_S = 100.0
 """Before the time-outs of pyproject.toml: a process that waits for a dead mount cannot even be interrupted by them."""
 

@@ -18,7 +18,7 @@ from yester import errors
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-TEST_FOLDERS = {"model", "mount", "faults", "formats"}
+TEST_FOLDERS = {"model", "mount", "faults", "formats", "powerloss"}
 """Folders of tests/ that are about a way of testing instead of a package."""
 
 
