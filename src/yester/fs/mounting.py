@@ -20,6 +20,7 @@ import pyfuse3
 import trio
 
 from yester.errors import BusyError, ConflictError, MountError, NotFoundError
+from yester.fs import quick_wait
 from yester.fs.driver import SnapshotOperations
 from yester.fs.view import Presentation, View
 from yester.store.store import Store
@@ -149,6 +150,7 @@ def serve(store: Store, mount_point: Path, options: MountOptions, on_ready: Call
     flags = {"ro", "default_permissions", f"fsname={_fsname(store)}", "subtype=yester"}
     if options.allow_other:
         flags.add("allow_other")
+    quick_wait.install()
     try:
         pyfuse3.init(SnapshotOperations(view), os.fspath(mount_point), flags)
     except RuntimeError as error:
