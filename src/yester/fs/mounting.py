@@ -53,11 +53,11 @@ class MountedAt:
         return self.fstype == FSTYPE
 
     def is_dead(self) -> bool:
-        """Whether the process that served it is gone."""
+        """Whether the process that served it is gone. Asks for what the kernel never remembers: `stat` may still be answered."""
         try:
-            os.stat(self.path)
+            os.statvfs(self.path)
         except OSError as error:
-            return error.errno == errno.ENOTCONN
+            return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
         return False
 
 
