@@ -11,9 +11,11 @@ last list that has one decides; no match means kept.
 Names have no encoding here, as in git: every byte becomes the character of that number (Latin-1), so `?` is one byte.
 
 How this differs from git: a rule that git could never match (an unclosed `[`, an unknown `[:class:]`, a final
-backslash) is a `UsageError` here. And where a `**` ends a component of a rule with a slash, and nothing but plain text
-stands before it (`a/b**/c`), git lets it match slashes against its own manual; here it is a `*`. That was the cause of
-all 23 differences in 250,100 paths under random nested rules (git 2.39; tests/core/test_ignore.py has the generator).
+backslash) is a `UsageError` here. And in a rule with a slash, git lets a `**` that ends a component match slashes where
+its manual says `*` if just plain text stands before it (`a/b**/c`), and wants a folder for it before an escaped slash.
+These two caused all 41 differences in 187,488 paths under random nested rules (git 2.39; the generator is in
+tests/core/test_ignore.py). pathspec's `GitIgnoreSpec` differed on 2952 of 236,784: to it `!src/` also keeps all below
+`src`. So it only translates here, and each rule looks at one path and not at what is above it.
 
 Reference: gitignore(5); git's dir.c and wildmatch.c.
 """
@@ -81,7 +83,7 @@ class RuleStack:
     def excludes(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether to leave out `path`, which is relative to the root of the source and whose parents are all kept.
 
-        About 3 µs with 100 rules; 22 µs if each rule were tried by itself.
+        6 µs with 100 rules, where `GitIgnoreSpec` takes 200 (side by side on a busy machine).
         """
         if not self._lists:
             return False
