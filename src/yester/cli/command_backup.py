@@ -9,7 +9,7 @@ import click
 
 from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
-from yester.cli.progress import show_progress
+from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
 from yester.engine.backup import BackupOptions, BackupProgress, BackupResult, DryRun, back_up
 from yester.engine.source import count_source
@@ -66,7 +66,7 @@ def command(
     if dry_run:
         result = _dry_run(store_path, paths, options, progress)
     else:
-        with _open_or_create(store_path) as store, show_progress(progress, lambda: count_source(paths)):
+        with _open_or_create(store_path) as store, show_progress(FileProgress(progress, lambda: count_source(paths))):
             result = back_up(store, paths, options, progress=progress, on_wait=_tell_waiting)
     for problem in result.problems:
         print(f"skipped {show_name(problem.path)}: {problem.reason}", file=sys.stderr)

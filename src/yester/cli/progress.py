@@ -7,6 +7,7 @@ The engine keeps counters; a thread here reads them a few times a second.
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -18,62 +19,75 @@ _RATE_WINDOW_S = 10.0
 
 
 class Counters(Protocol):
-    """What a running operation counts."""
+    """What a running operation on files counts."""
 
     files: int
     size_bytes: int
 
 
 @contextmanager
-def show_progress(counters: Counters, count_total: Callable[[], tuple[int, int]]) -> Iterator[None]:
-    """Show `counters` while the body runs.
-
-    `count_total` returns how many files and bytes there are in all; it runs on a thread meanwhile, and until it returns
-    no time left is shown. It is not called where nothing is shown.
-    """
+def show_progress(line: Callable[[float], str]) -> Iterator[None]:
+    """Show what `line` returns, again and again, while the body runs. It is given the seconds since the start."""
     if not sys.stderr.isatty():
         yield
         return
     done = threading.Event()
-    total: list[tuple[int, int]] = []
-    threading.Thread(target=lambda: total.append(count_total()), name="count", daemon=True).start()
-    line = threading.Thread(target=_draw, args=(counters, total, done), name="progress", daemon=True)
-    line.start()
+    drawing = threading.Thread(target=_draw, args=(line, done), name="progress", daemon=True)
+    drawing.start()
     try:
         yield
     finally:
         done.set()
-        line.join()
+        drawing.join()
 
 
-def _draw(counters: Counters, total: list[tuple[int, int]], done: threading.Event) -> None:
+def _draw(line: Callable[[float], str], done: threading.Event) -> None:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     start = time.monotonic()
-    history = [(start, 0)]
     with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
         while not done.wait(_REFRESH_S):
-            now = time.monotonic()
-            history.append((now, counters.size_bytes))
-            while len(history) > 2 and history[0][0] < now - _RATE_WINDOW_S:
-                history.pop(0)
-            live.update(Text(progress_text(counters, total[0] if total else None, history, now - start)), refresh=True)
+            live.update(Text(line(time.monotonic() - start), no_wrap=True, overflow="ellipsis"), refresh=True)
 
 
-def progress_text(counters: Counters, total: tuple[int, int] | None, history: list[tuple[float, int]], elapsed_s: float) -> str:
-    """One line: `files, bytes, rate, time left`. `history` holds moments and the bytes done by then, oldest first."""
-    (first_s, first_bytes), (last_s, last_bytes) = history[0], history[-1]
-    rate = (last_bytes - first_bytes) / (last_s - first_s) if last_s > first_s else 0.0
-    parts = [f"{int(elapsed_s) // 60}:{int(elapsed_s) % 60:02}"]
-    if total is None:
-        parts += [f"{counters.files} files", show_size(counters.size_bytes)]
-    else:
-        files, size_bytes = total
-        parts += [f"{counters.files}/{files} files", f"{show_size(counters.size_bytes)} of {show_size(size_bytes)}"]
-    parts.append(f"{show_size(rate)}/s")
-    if total is not None and rate > 0:
-        left_s = max(0, total[1] - counters.size_bytes) / rate
-        parts.append(f"{int(left_s) // 60}:{int(left_s) % 60:02} left")
-    return "  ".join(parts)
+class FileProgress:
+    """The line of an operation on files: `elapsed  files  bytes  rate  left`.
+
+    `count_total` returns how many files and bytes there are in all. It is called on a thread when the first line is asked for,
+    so never where nothing is shown; until it returns, no time left is shown.
+    """
+
+    def __init__(self, counters: Counters, count_total: Callable[[], tuple[int, int]]) -> None:
+        self._counters = counters
+        self._count_total = count_total
+        self._counting: threading.Thread | None = None
+        self._total: tuple[int, int] | None = None
+        self._history: deque[tuple[float, int]] = deque([(0.0, 0)])
+        """Moments and the bytes done by then, oldest first, over the last seconds: what the rate is taken from."""
+
+    def __call__(self, elapsed_s: float) -> str:
+        """The line, `elapsed_s` after the start."""
+        if self._counting is None:
+            self._counting = threading.Thread(target=self._count, name="count", daemon=True)
+            self._counting.start()
+        files, size_bytes = self._counters.files, self._counters.size_bytes
+        self._history.append((elapsed_s, size_bytes))
+        while len(self._history) > 2 and self._history[0][0] < elapsed_s - _RATE_WINDOW_S:
+            self._history.popleft()
+        first_s, first_bytes = self._history[0]
+        rate = (size_bytes - first_bytes) / (elapsed_s - first_s) if elapsed_s > first_s else 0.0
+        if self._total is None:
+            return f"{_show_span(elapsed_s)}  {files} files  {show_size(size_bytes)}  {show_size(rate)}/s"
+        total_files, total_bytes = self._total
+        left = f"  {_show_span(max(0, total_bytes - size_bytes) / rate)} left" if rate > 0 else ""
+        amount = f"{files}/{total_files} files  {show_size(size_bytes)} of {show_size(total_bytes)}"
+        return f"{_show_span(elapsed_s)}  {amount}  {show_size(rate)}/s{left}"
+
+    def _count(self) -> None:
+        self._total = self._count_total()
+
+
+def _show_span(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

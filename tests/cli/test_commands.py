@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Wiring: every command parses, calls its engine function and renders; what they mean is tested there."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+COMMANDS = ["init", "backup", "snapshots", "ls", "cat", "log", "find", "diff", "restore", "mount", "umount", "stats", "check"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_ends_with_examples_and_exit_codes(run: Run, command: str) -> None:
+    done = run(command, "--help")
+    assert done.code == 0
+    assert "Example" in done.out
+    assert "Exit status: 0" in done.out
+    assert done.out.index("Example") < done.out.index("Exit status") < done.out.index("Options:")
+
+
+def test_the_overview_lists_every_command(run: Run) -> None:
+    done = run("--help")
+    assert all(f"\n  {command} " in done.out for command in COMMANDS)
+
+
+def test_the_overview_imports_neither_trio_nor_lmdb() -> None:
+    code = """
+import sys
+sys.argv = ["yester", "--help"]
+from yester.cli.main import main
+try:
+    main()
+except SystemExit:
+    print(sorted({"trio", "lmdb", "rich", "pyfuse3"} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_an_unknown_command_is_wrong_usage(run: Run) -> None:
+    assert run("bakcup").code == 2
+
+
+def test_init_makes_a_store_once(run: Run, tmp_path: Path) -> None:
+    assert run("init").code == 0
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+    again = run("init")
+    assert again.code == 1
+    assert "is a store already; nothing was changed" in again.err
+
+
+def test_backup_makes_the_store_and_says_what_it_did(run: Run, folder: Path) -> None:
+    done = run("backup", folder, "--tag", "first", "--message", "a remark")
+    assert done.code == 0
+    assert "made a new store" in done.err
+    assert "snapshot " in done.out
+    [snapshot] = run("snapshots", "--json").json
+    assert (snapshot["source"], snapshot["tags"], snapshot["message"]) == ("letters", ["first"], "a remark")
+    assert (snapshot["files"], snapshot["directories"], snapshot["others"], snapshot["size_bytes"]) == (2, 2, 1, 18)
+    assert snapshot["paths"] == [str(folder)]
+
+
+def test_a_backup_with_skipped_files_exits_with_3_and_names_them(run: Run, folder: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    (folder / "ann.txt").chmod(0)
+    done = run("backup", folder, "--json")
+    assert done.code == 3
+    assert done.json["skipped"] == [{"path": str(folder / "ann.txt"), "reason": "cannot be read: Permission denied"}]
+
+
+def test_a_dry_run_stores_nothing_and_makes_no_store(run: Run, folder: Path, tmp_path: Path) -> None:
+    done = run("backup", folder, "--dry-run")
+    assert done.code == 0
+    assert "nothing was stored" in done.out
+    assert not (tmp_path / "store").exists()
+    run("backup", folder)
+    (folder / "new.txt").write_text("new")
+    assert run("backup", folder, "--dry-run", "--json").json["new_files"] == 1
+    assert len(run("snapshots", "--json").json) == 1
+
+
+def test_backing_up_what_is_not_there_says_so(run: Run, tmp_path: Path) -> None:
+    done = run("backup", tmp_path / "nowhere")
+    assert done.code == 1
+    assert "does not exist; nothing was backed up" in done.err
+
+
+def test_ls_lists_one_folder_or_all_below(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    assert run("ls", "letters").out.splitlines() == ["ann.txt", "link", "old/"]
+    assert run("ls", "-R", "letters").out.splitlines() == ["ann.txt", "link", "old/", "old/bob.txt"]
+    assert run("ls", "-R", "letters:old").out.splitlines() == ["old/bob.txt"]
+    assert "link -> ann.txt" in run("ls", "-l", "letters").out
+    assert [entry["path"] for entry in run("ls", "letters", "--json").json] == ["ann.txt", "link", "old"]
+
+
+def test_a_name_cannot_write_to_the_terminal(run: Run, folder: Path) -> None:
+    (folder / "\x1b[31mred\nline").write_text("")
+    run("backup", folder)
+    out = run("ls", "letters").out
+    assert "\x1b" not in out
+    assert r"\x1b[31mred\nline" in out
+
+
+def test_cat_gives_the_bytes(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    assert run("cat", "letters:old/bob.txt").out == "dear Bob\n"
+    assert run("cat", f"letters:{folder}/ann.txt").out == "dear Ann\n"
+    assert run("cat", "letters:old").code == 2
+    assert run("cat", "letters:nobody").code == 1
+
+
+def test_log_find_and_diff_show_a_change(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    (folder / "ann.txt").write_text("dear Anna\n")
+    (folder / "old" / "bob.txt").unlink()
+    run("backup", folder)
+    names = [snapshot["name"] for snapshot in run("snapshots", "--json").json]
+    [history] = run("log", folder / "ann.txt", "--json").json
+    assert [version["entry"]["size"] for version in history["versions"]] == [9, 10]
+    assert "gone" in run("log", folder / "old" / "bob.txt").out
+    assert run("find", "bob.*").out.startswith(f"letters:old/bob.txt  9 B  in {names[0]}")
+    assert run("find", "nobody").code == 1
+    lines = run("diff", f"letters@{names[0]}", "letters").out.splitlines()
+    assert lines == ["M ann.txt  9 B → 10 B", "- old/bob.txt"]
+    assert [found["change"] for found in run("diff", f"letters@{names[0]}", "letters", "--json").json] == ["content", "removed"]
+
+
+def test_stats_and_check_speak_of_the_whole_store(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    assert run("stats", "--json").json["snapshots"] == 1
+    assert "1 snapshots hold 18 B" in run("stats").out
+    assert run("check", "--read-data").code == 0
+    assert run("check", "--json").json["findings"] == []
+
+
+def test_restore_copies_out(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("backup", folder)
+    assert run("restore", "letters:old", "--to", tmp_path / "back").code == 0
+    assert (tmp_path / "back" / "bob.txt").read_text() == "dear Bob\n"
+    (tmp_path / "back" / "bob.txt").write_text("mine")
+    kept = run("restore", "letters:old", "--to", tmp_path / "back")
+    assert kept.code == 3
+    assert (tmp_path / "back" / "bob.txt").read_text() == "mine"
+    assert run("restore", "letters:old", "--to", tmp_path / "back", "--overwrite").code == 0
+    assert (tmp_path / "back" / "bob.txt").read_text() == "dear Bob\n"
+    dry = run("restore", "letters", "--to", tmp_path / "dry", "--dry-run")
+    assert dry.code == 0
+    assert "ann.txt" in dry.out
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize("command", [["snapshots"], ["ls", "letters"], ["stats"], ["check"], ["find", "x"]])
+def test_without_a_store_reading_says_how_to_make_one(run: Run, command: list[str]) -> None:
+    done = run(*command)
+    assert done.code == 1
+    assert "there is no store in" in done.err
+    assert "hint:" in done.err
+
+
+def test_a_store_path_that_is_a_file_or_another_folder_is_refused(run: Run, folder: Path) -> None:
+    assert "is a file" in run("snapshots", "--store", folder / "ann.txt").err
+    assert "not a store" in run("snapshots", "--store", folder).err
+    assert "not a store" in run("backup", folder, "--store", folder).err
+
+
+def test_errors_are_json_where_data_would_be(run: Run) -> None:
+    done = run("snapshots", "--json")
+    assert done.code == 1
+    assert done.json["error"]["kind"] == "NotFoundError"
+    assert run("snapshots", "--json", "--nonsense").json["error"]["exit_code"] == 2
+
+
+def test_a_reader_that_goes_away_is_no_traceback(run: Run, folder: Path, tmp_path: Path) -> None:
+    for number in range(2000):
+        (folder / f"file-with-quite-a-long-name-to-fill-the-pipe-{number}").touch()
+    run("backup", folder)
+    environment = {**os.environ, "YESTER_STORE": str(tmp_path / "store")}
+    done = subprocess.run(
+        f"{sys.executable} -m yester ls letters | head -1", shell=True, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
