@@ -51,14 +51,14 @@ def _print_report(report: CheckReport, *, read_data: bool) -> None:
             print(f"  and {finding.affected_more} more")
     if report.findings_more:
         print(f"and {report.findings_more} more findings")
-    read = f", {show_size(report.read_bytes)} read and hashed" if read_data else ""
     print(
-        f"{report.snapshots} snapshots, {report.trees} folders, {report.files} files, {report.chunks} chunks in {report.segments} segments{read}"
+        f"{report.snapshots} snapshots, {report.trees} folders, {report.files} files; {report.chunks} chunks in {report.segments} segments"
     )
+    if read_data:
+        print(f"{show_size(report.read_bytes)} read and hashed")
     if report.unneeded_chunks:
-        print(
-            f"{report.unneeded_chunks} chunks ({show_size(report.unneeded_bytes)}) belong to no snapshot: left by interrupted backups, no harm"
-        )
+        unneeded = f"{report.unneeded_chunks} chunks ({show_size(report.unneeded_bytes)})"
+        print(f"{unneeded} belong to no snapshot: left by interrupted backups, no harm")
     print("nothing wrong" if report.is_whole else "damage found; everything not named above is whole")
 
 
