@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from yester.core.ignore import RuleStack
+from yester.core.ignore import RuleStack, split_rules
 from yester.errors import UsageError
 
 Tree = dict[bytes, "Tree | None"]
@@ -285,3 +285,8 @@ def walk_with_rules(base: bytes, tree: Tree, rules: dict[bytes, list[bytes]], st
             yield path
             if below is not None:
                 yield from walk_with_rules(path, below, rules, stack)
+
+
+def test_lines_of_a_rule_file_end_where_git_ends_them() -> None:
+    assert split_rules(b"\xef\xbb\xbf*.tmp\r\nname\x0bwith\xc2\x85odd\r\n!x") == ["*.tmp", "name\x0bwith\x85odd", "!x"]
+    assert split_rules(b"bytes\xff\n") == ["bytes\udcff", ""]

@@ -48,6 +48,12 @@ _BRACKET_CLASSES = {
 }
 
 
+def split_rules(content: bytes) -> list[str]:
+    """The lines of a rule file as git sees them: a byte order mark and the CR of CRLF do not count, and only LF ends a line."""
+    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
 @dataclass(frozen=True, slots=True)
 class RuleStack:
     """Rule lists in order, the strongest last. Immutable; false while there are no rules."""

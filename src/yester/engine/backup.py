@@ -29,7 +29,7 @@ import msgspec
 
 from yester.core.content import Content
 from yester.core.ids import ChunkId, TreeId, chunk_id
-from yester.core.ignore import RuleStack
+from yester.core.ignore import RuleStack, split_rules
 from yester.core.records import (
     ANY_XATTR,
     RECORD_VERSION,
@@ -287,7 +287,7 @@ class _Backup:
         rules = RuleStack()
         for file in self._options.exclude_from:
             try:
-                lines = file.read_text("utf-8", "surrogateescape").splitlines()
+                lines = split_rules(file.read_bytes())
             except OSError as error:
                 message = f"cannot read the rules in {file}: {error.strerror}; nothing was backed up"
                 raise UsageError(message) from error
@@ -546,7 +546,7 @@ class _Backup:
             try:
                 if not stat.S_ISREG(os.fstat(file).st_mode):
                     return directory.rules
-                lines = os.read(file, IGNORE_FILE_BYTES_MAX).decode("utf-8", "surrogateescape").splitlines()
+                lines = split_rules(os.read(file, IGNORE_FILE_BYTES_MAX))
             finally:
                 os.close(file)
             return directory.rules.with_rules(directory.path, lines, origin=os.fsdecode(self._host_prefix + path))
