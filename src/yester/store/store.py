@@ -309,13 +309,18 @@ def _generation(view: ReadTransaction) -> int:
     return int.from_bytes(view.get(Table.META, _GENERATION_KEY) or b"", "little")
 
 
+def snapshot_key(snapshot: Snapshot) -> bytes:
+    """What a snapshot record is filed under (docs/format.md §1)."""
+    return _source_prefix(snapshot.source) + _time_key(snapshot.time_ns)
+
+
 def _source_prefix(source: str) -> bytes:
     return source.encode("utf-8", "surrogateescape") + b"\0"
 
 
 def _time_key(time_ns: int) -> bytes:
-    """Sorts as the times do, also before 1970."""
-    return (time_ns + (1 << 63)).to_bytes(8, "big")
+    """Sorts as the times do, also before 1970. Times that a snapshot cannot have, beyond the year 2262, become the nearest."""
+    return min(max(time_ns + (1 << 63), 0), (1 << 64) - 1).to_bytes(8, "big")
 
 
 def _scan_key(source: str, path: bytes) -> bytes:
