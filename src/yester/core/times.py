@@ -17,12 +17,13 @@ _HINT = "write it as 2026, 2026-11, 2026-11-22, 2026-11-22_10-30, now, today, ye
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "mo": 30 * 86400, "y": 365 * 86400}
 """A month back is 30 days and a year 365: a duration has no calendar."""
 
-_DURATION = re.compile(r"(?:\d+(?:mo|[smhdwy]))+")
-_DURATION_PART = re.compile(r"(\d+)(mo|[smhdwy])")
+_DURATION = re.compile(r"(?:[0-9]{1,18}(?:mo|[smhdwy]))+")
+_DURATION_PART = re.compile(r"([0-9]+)(mo|[smhdwy])")
+_DURATION_HINT = "write it as 90s, 30m, 2h, 3d, 1w, 6mo, 1y or 1d12h"
 _DATE = re.compile(
     r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
     r"(?:[_T ](?P<hour>\d\d)(?:[-:](?P<minute>\d\d)(?:[-:](?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?)?Z?)?)?)?",
-    re.ASCII,
+    re.ASCII | re.IGNORECASE,
 )
 _YEARS_MAX = 3000
 """A duration that reaches back further is a slip of the finger."""
@@ -30,7 +31,8 @@ _YEARS_MAX = 3000
 
 def snapshot_name(time_ns: int) -> str:
     """The name of a snapshot of this time: `YYYY-MM-DD_HH-MM-SS`."""
-    return (_EPOCH + timedelta(seconds=time_ns // _SECOND_NS)).strftime("%Y-%m-%d_%H-%M-%S")
+    moment = _EPOCH + timedelta(seconds=time_ns // _SECOND_NS)
+    return moment.replace(tzinfo=None).isoformat(sep="_").replace(":", "-")
 
 
 def parse_duration(text: str) -> int:
@@ -42,11 +44,11 @@ def parse_duration(text: str) -> int:
     lowered = text.strip().lower()
     if not _DURATION.fullmatch(lowered):
         message = f"{text!r} is not a duration"
-        raise UsageError(message, hint=_HINT)
+        raise UsageError(message, hint=_DURATION_HINT)
     seconds = sum(int(number) * _UNIT_S[unit] for number, unit in _DURATION_PART.findall(lowered))
     if seconds > _YEARS_MAX * _UNIT_S["y"]:
         message = f"{text!r} is longer than {_YEARS_MAX} years"
-        raise UsageError(message, hint=_HINT)
+        raise UsageError(message, hint=_DURATION_HINT)
     return seconds * _SECOND_NS
 
 
@@ -87,7 +89,7 @@ def _end_of_date(found: re.Match[str]) -> int:
     date = parts["year"], parts.get("month", 1), parts.get("day", 1)
     start = datetime(*date, parts.get("hour", 0), parts.get("minute", 0), parts.get("second", 0), tzinfo=UTC)
     if found["fraction"] is not None:
-        return _to_ns(start) + int(found["fraction"].ljust(9, "0"))
+        return _to_ns(start) + int(found["fraction"].ljust(9, "9"))
     if "month" not in parts:
         end = start.replace(year=start.year + 1)
     elif "day" not in parts:
