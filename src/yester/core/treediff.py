@@ -42,8 +42,12 @@ class Change:
             return ChangeKind.REMOVED
         if stat.S_IFMT(self.old.mode) != stat.S_IFMT(self.new.mode):
             return ChangeKind.TYPE
-        same_content = (self.old.size, self.old.level, self.old.content) == (self.new.size, self.new.level, self.new.content)
-        return ChangeKind.METADATA if same_content else ChangeKind.CONTENT
+        return ChangeKind.METADATA if _content(self.old) == _content(self.new) else ChangeKind.CONTENT
+
+
+def _content(entry: Entry) -> tuple[int, int, bytes, int]:
+    """What an entry holds; for a device that is its number."""
+    return entry.size, entry.level, entry.content, entry.rare.rdev
 
 
 def same_entry(a: Entry, b: Entry) -> bool:
