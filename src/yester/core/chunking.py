@@ -28,8 +28,12 @@ class ChunkParams(msgspec.Struct, frozen=True, array_like=True):
     max_bytes: int = 1024 * KIB
 
     def __post_init__(self) -> None:
-        if not 64 <= self.min_bytes <= self.avg_bytes <= self.max_bytes <= 1024 * KIB or self.avg_bytes & (self.avg_bytes - 1):
-            message = f"chunk sizes {self.min_bytes}/{self.avg_bytes}/{self.max_bytes} break 64 ≤ min ≤ avg ≤ max ≤ 1 MiB, avg a power of 2"
+        is_ordered = 64 <= self.min_bytes <= self.avg_bytes <= self.max_bytes <= 1024 * KIB
+        # pyfastcdc cuts no smaller than these.
+        is_known = self.avg_bytes >= 256 and self.max_bytes >= KIB
+        if not is_ordered or not is_known or self.avg_bytes & (self.avg_bytes - 1):
+            sizes = f"{self.min_bytes}/{self.avg_bytes}/{self.max_bytes}"
+            message = f"chunk sizes {sizes} break 64 ≤ min ≤ avg ≤ max ≤ 1 MiB, 256 ≤ avg, 1 KiB ≤ max, avg a power of 2"
             raise LimitError(message)
 
 
