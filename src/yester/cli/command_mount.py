@@ -55,6 +55,7 @@ def command(mount_point: Path, foreground: bool, allow_other: bool, as_me: bool,
     from yester.fs.mounting import MountOptions, check_fuse, prepare_mount_point
 
     options = MountOptions(allow_other=allow_other, as_me=as_me)
+    store_path = Path(os.path.abspath(store_path))  # the process that serves leaves the folder it was started in
     check_fuse(options)
     resolved = prepare_mount_point(mount_point, store_path)
     if foreground:

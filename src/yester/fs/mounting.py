@@ -8,6 +8,7 @@ place would make `rsync --delete` empty a mirror. `prepare_mount_point` cleans u
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,19 +64,29 @@ class MountedAt:
 
 def mounts() -> list[MountedAt]:
     """The mount table of this process, in the order of mounting."""
+    return parse_mount_table(Path("/proc/self/mountinfo").read_bytes())
+
+
+def parse_mount_table(table: bytes) -> list[MountedAt]:
+    """The lines of a `mountinfo` (proc_pid_mountinfo(5)).
+
+    Bytes: a mount point may hold any, and only blanks, tabs, newlines and backslashes are escaped in it. What Python takes for
+    white space or a line's end in text is more than that.
+    """
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            left, _, right = line.partition(" - ")
-            fields, (fstype, source, *_) = left.split(), right.split()
-            major, minor = fields[2].split(":")
-            found.append(MountedAt(Path(_unescape(fields[4])), fstype, _unescape(source), os.makedev(int(major), int(minor))))
+    for line in filter(None, table.split(b"\n")):
+        left, _, right = line.partition(b" - ")
+        fields, (fstype, source, *_) = left.split(b" "), right.split(b" ")
+        major, minor = fields[2].split(b":")
+        path = Path(os.fsdecode(_unescape(fields[4])))
+        found.append(MountedAt(path, os.fsdecode(fstype), os.fsdecode(_unescape(source)), os.makedev(int(major), int(minor))))
     return found
 
 
 def find_mount(path: Path) -> MountedAt | None:
     """The topmost mount at exactly this path; None if nothing is mounted there."""
-    wanted = _resolve_parent(path)
+    # A dead mount cannot be examined: this resolves what it can, and takes the rest as it stands.
+    wanted = Path(os.path.realpath(path))
     return next((mount for mount in reversed(mounts()) if mount.path == wanted), None)
 
 
@@ -218,8 +229,12 @@ def _fusermount(path: Path, *, lazy: bool) -> None:
 
 
 def _fsname(store: Store) -> str:
-    """The store's path, shown as the device by `df` and `mount`. Options are separated by commas."""
-    return os.fspath(store.path).replace("\\", "\\\\").replace(",", "\\,")
+    """The store's path, shown as the device by `df` and `mount`, as an option of libfuse.
+
+    A comma would end the option, and pyfuse3 takes ASCII only: such bytes are escaped in the way that libfuse undoes.
+    """
+    path = os.fsencode(os.path.abspath(store.path))
+    return "".join(chr(byte) if 0x20 < byte < 0x7F and byte not in b",\\" else f"\\{byte:03o}" for byte in path)
 
 
 def _users_may_allow_other() -> bool:
@@ -230,27 +245,6 @@ def _users_may_allow_other() -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
-def _resolve_parent(path: Path) -> Path:
-    """The path with symlinks resolved but in its last component: that may be a dead mount, which cannot be examined."""
-    absolute = Path(os.path.abspath(path))
-    try:
-        return absolute.resolve(strict=True)
-    except OSError:
-        return absolute.parent.resolve() / absolute.name
-
-
-def _unescape(field: str) -> str:
-    """A path of the mount table, where space, tab, newline and backslash are octal escapes."""
-    if "\\" not in field:
-        return field
-    raw = field.encode("utf-8", "surrogateescape")
-    out = bytearray()
-    at = 0
-    while at < len(raw):
-        if raw[at] == 0x5C and raw[at + 1 : at + 4].isdigit():
-            out.append(int(raw[at + 1 : at + 4], 8))
-            at += 4
-        else:
-            out.append(raw[at])
-            at += 1
-    return out.decode("utf-8", "surrogateescape")
+def _unescape(field: bytes) -> bytes:
+    """A field of the mount table, where blank, tab, newline and backslash are octal escapes."""
+    return re.sub(rb"\\([0-7]{3})", lambda escape: bytes([int(escape[1], 8)]), field)
