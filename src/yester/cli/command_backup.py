@@ -11,15 +11,13 @@ from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
+from yester.cli.tuning import tune_process
 from yester.engine.backup import BackupOptions, BackupProgress, BackupResult, DryRun, back_up
 from yester.engine.source import count_source
 from yester.errors import NotFoundError
 from yester.store.store import Store
 
 SKIPPED = 3
-
-_SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep the interpreter while another waits: the compressing threads need it rarely, but then at once."""
 
 
 @click.command("backup")
@@ -60,7 +58,7 @@ def command(
 
     Exit status: 0 done, 1 failed (nothing was published), 2 wrong usage, 3 done but some files were skipped.
     """
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    tune_process()
     options = BackupOptions(name, exclude, exclude_from, exclude_caches, one_file_system, tags, message)
     progress = BackupProgress()
     if dry_run:

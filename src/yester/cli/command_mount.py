@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`yester mount`."""
 
-import gc
 import logging
 import logging.handlers
 import os
@@ -13,11 +12,10 @@ import click
 
 from yester.cli.options import open_store, store_option
 from yester.cli.output import print_error
+from yester.cli.tuning import tune_process
 from yester.errors import MountError, YesterError
 
 _LOG_BYTES_MAX = 1 << 20
-_GC_THRESHOLDS = (50_000, 20, 100)
-"""Every file the kernel knows is a few objects here, none in a cycle: looking through them often is only a stutter."""
 
 
 @click.command("mount")
@@ -109,8 +107,7 @@ def _serve(store_path: Path, mount_point: Path, options: object, ready: int | No
     assert isinstance(options, MountOptions)
 
     def on_ready() -> None:
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
+        tune_process()
         if ready is not None:
             _detach()
             os.write(ready, _READY)

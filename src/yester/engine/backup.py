@@ -470,7 +470,7 @@ class _Backup:
         if linked is not None and linked[0].st_ctime_ns == status.st_ctime_ns:
             xattrs = self._reader.read_xattrs(b"/proc/self/fd/%d/%s" % (directory.handle, name), status)
             return make_entry(name, status, linked[1].content, xattrs=xattrs, data=linked[1]), status, True
-        read = self._reader.read_file(directory.handle, name)
+        read = self._reader.read_file(directory.handle, name, status)
         if read.is_torn:
             self._problem(_join(directory.path, name), "changed while it was read: what was read is stored")
         elif read.status.st_nlink > 1:

@@ -60,27 +60,27 @@ class SourceReader:
         self._users: dict[int, str] = {}
         self._groups: dict[int, str] = {}
 
-    def read_file(self, directory: int, name: bytes) -> ReadFile:
-        """Read a regular file; once more if it changed while being read.
+    def read_file(self, directory: int, name: bytes, status: os.stat_result) -> ReadFile:
+        """Read a regular file that had this status a moment ago; once more if it changed since or while being read.
 
         Raises:
             OSError: it cannot be opened or read, or is no regular file any more.
         """
         file = self._open(directory, name)
         try:
-            before = os.fstat(file)
-            if not stat.S_ISREG(before.st_mode):
-                raise OSError(errno.ESTALE, "it was replaced by something else while it was being read")
+            before = status
             for is_last_try in (False, True):
                 data = self._read_bytes(file, before)
                 xattrs = self.read_xattrs(file, before)
                 after = os.fstat(file)
-                is_torn = data.size != after.st_size or before.st_mtime_ns != after.st_mtime_ns or before.st_ctime_ns != after.st_ctime_ns
+                is_torn = data.size != after.st_size or not _is_same_file(before, after)
+                if not stat.S_ISREG(after.st_mode):
+                    break
                 if not is_torn or is_last_try:
                     return ReadFile(data, xattrs, after, is_torn)
                 os.lseek(file, 0, os.SEEK_SET)
                 before = after
-            raise AssertionError
+            raise OSError(errno.ESTALE, "it was replaced by something else while it was being read")
         finally:
             os.close(file)
 
@@ -178,6 +178,15 @@ class SourceReader:
             if position < end:
                 break
         return FileBytes(builder.finish(), position, hole_bytes)
+
+
+def _is_same_file(before: os.stat_result, after: os.stat_result) -> bool:
+    return (
+        before.st_mtime_ns == after.st_mtime_ns
+        and before.st_ctime_ns == after.st_ctime_ns
+        and before.st_ino == after.st_ino
+        and before.st_dev == after.st_dev
+    )
 
 
 def _bounded_read(file: int, length: int) -> Callable[[int], bytes]:
