@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Queue
 from typing import Protocol, Self
 
 from yester.core.ids import ChunkId, chunk_id
@@ -31,8 +31,10 @@ BATCH_RAW_BYTES = 96 * SEGMENT_BYTES
 """A commit is made once this much waits for it: a sync costs as much as compressing some MiB, and every commit rewrites
 most of the chunk index's pages. What a crash can cost is one batch, which the next backup reads again."""
 
-SEGMENTS_IN_FLIGHT = 24
-"""Closed segments that are not yet in a batch. Bounds memory when compression or the disk is slower than the source."""
+UNCOMPRESSED_SEGMENTS_MAX = 16
+UNCOMMITTED_SEGMENTS_MAX = 64
+"""Closed segments that wait to be compressed, and for the commit thread. They bound memory when compression or the disk is
+slower than the source; the second is large, so that all cores go on while a commit waits for the disk."""
 
 _LOCATION_BYTES = 8
 _NOTHING = memoryview(b"")
@@ -194,8 +196,8 @@ class ChunkWriter:
         self._open = {kind: _OpenSegment(kind) for kind in Kind}
         self._pending: set[ChunkId] = set()
         self._committed: deque[list[ChunkId]] = deque()
-        self._in_flight = threading.Semaphore(SEGMENTS_IN_FLIGHT)
-        self._queue: SimpleQueue[_ClosedSegment | _Flush | None] = SimpleQueue()
+        self._uncompressed = threading.Semaphore(UNCOMPRESSED_SEGMENTS_MAX)
+        self._queue: Queue[_ClosedSegment | _Flush | None] = Queue(UNCOMMITTED_SEGMENTS_MAX)
         self._failure: BaseException | None = None
         self._codecs = threading.local()
         self._compressors = ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="compress")
@@ -267,17 +269,18 @@ class ChunkWriter:
         if self._failure is not None:
             raise self._failure
         self._open[kind] = _OpenSegment(kind)
-        self._in_flight.acquire()
+        self._uncompressed.acquire()
         encoded = self._compressors.submit(self._encode, kind, segment.chunks)
         self._queue.put(_ClosedSegment(encoded, tuple(segment.ids), segment.raw_bytes, tuple(segment.changes)))
 
     def _encode(self, kind: Kind, chunks: list[bytes | memoryview]) -> bytes:
-        if not chunks:
-            return b""
-        codec: Codec | None = getattr(self._codecs, "codec", None)
-        if codec is None:
-            codec = self._codecs.codec = Codec()
-        return codec.encode(kind, chunks)
+        try:
+            codec: Codec | None = getattr(self._codecs, "codec", None)
+            if codec is None:
+                codec = self._codecs.codec = Codec()
+            return codec.encode(kind, chunks) if chunks else b""
+        finally:
+            self._uncompressed.release()
 
     def _commit_loop(self) -> None:
         """Collect closed segments into batches and commit them, in order; after a failure, only drain the queue."""
@@ -285,10 +288,7 @@ class ChunkWriter:
         while (item := self._queue.get()) is not None:
             try:
                 if isinstance(item, _ClosedSegment):
-                    try:
-                        batch.append((item, item.encoded.result()))
-                    finally:
-                        self._in_flight.release()
+                    batch.append((item, item.encoded.result()))
                 if isinstance(item, _Flush) or _is_full(batch):
                     self._commit(batch)
                     batch = []
