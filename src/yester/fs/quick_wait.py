@@ -39,7 +39,8 @@ class UnfairLock:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._is_held = False
-        self._waiting.unpark()
+        if self._waiting:
+            self._waiting.unpark()
 
 
 class _QuickLowlevel:
