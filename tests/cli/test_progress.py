@@ -14,6 +14,9 @@ class Counted:
     files: int = 0
     size_bytes: int = 0
 
+    def __call__(self) -> tuple[int, int]:
+        return self.files, self.size_bytes
+
 
 def test_without_a_total_there_is_no_time_left() -> None:
     never = threading.Event()

@@ -64,7 +64,8 @@ def command(
     if dry_run:
         result = _dry_run(store_path, paths, options, progress)
     else:
-        with _open_or_create(store_path) as store, show_progress(FileProgress(progress, lambda: count_source(paths))):
+        line = FileProgress(lambda: (progress.files, progress.size_bytes), lambda: count_source(paths))
+        with _open_or_create(store_path) as store, show_progress(line):
             result = back_up(store, paths, options, progress=progress, on_wait=_tell_waiting)
     for problem in result.problems:
         print(f"skipped {show_name(problem.path)}: {problem.reason}", file=sys.stderr)

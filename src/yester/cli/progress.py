@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from yester.cli.output import show_size
 
@@ -18,11 +17,7 @@ _REFRESH_S = 0.2
 _RATE_WINDOW_S = 10.0
 
 
-class Counters(Protocol):
-    """What a running operation on files counts."""
-
-    files: int
-    size_bytes: int
+FilesAndBytes = tuple[int, int]
 
 
 @contextmanager
@@ -55,15 +50,16 @@ def _draw(line: Callable[[float], str], done: threading.Event) -> None:
 class FileProgress:
     """The line of an operation on files: `elapsed  files  bytes  rate  left`.
 
-    `count_total` returns how many files and bytes there are in all. It is called on a thread when the first line is asked for,
-    so never where nothing is shown; until it returns, no time left is shown.
+    `count_done` returns how many files and bytes are done, and must be quick. `count_total` returns how many there are in all; it
+    is called on a thread when the first line is asked for, so never where nothing is shown, and until it returns no time
+    left is shown.
     """
 
-    def __init__(self, counters: Counters, count_total: Callable[[], tuple[int, int]]) -> None:
-        self._counters = counters
+    def __init__(self, count_done: Callable[[], FilesAndBytes], count_total: Callable[[], FilesAndBytes]) -> None:
+        self._count_done = count_done
         self._count_total = count_total
         self._counting: threading.Thread | None = None
-        self._total: tuple[int, int] | None = None
+        self._total: FilesAndBytes | None = None
         self._history: deque[tuple[float, int]] = deque([(0.0, 0)])
         """Moments and the bytes done by then, oldest first, over the last seconds: what the rate is taken from."""
 
@@ -72,7 +68,7 @@ class FileProgress:
         if self._counting is None:
             self._counting = threading.Thread(target=self._count, name="count", daemon=True)
             self._counting.start()
-        files, size_bytes = self._counters.files, self._counters.size_bytes
+        files, size_bytes = self._count_done()
         self._history.append((elapsed_s, size_bytes))
         while len(self._history) > 2 and self._history[0][0] < elapsed_s - _RATE_WINDOW_S:
             self._history.popleft()
