@@ -22,6 +22,7 @@ TREE_MAGIC = b"T"
 NAME_BYTES_MAX = 255
 SYMLINK_BYTES_MAX = 4095
 SIZE_MAX = 2**63 - 1
+MODE_MAX = 0o177777
 XATTR_NAMES_MAX = 64
 """A snapshot lists at most so many distinct xattr names; one more and it lists only `ANY_XATTR`."""
 ANY_XATTR = b"*"
@@ -162,7 +163,17 @@ UNTRUSTED = (0, 0)
 """No file has inode 0."""
 
 
+class _Versioned(msgspec.Struct, frozen=True, array_like=True):
+    """What every record begins with, whatever release wrote it."""
+
+    version: int
+
+
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no record."""
+
 _encoder = msgspec.msgpack.Encoder()
+_version_decoder = msgspec.msgpack.Decoder(_Versioned)
 _tree_decoder = msgspec.msgpack.Decoder(Tree)
 _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
 _seen_decoder = msgspec.msgpack.Decoder(SeenDirectory)
@@ -201,7 +212,8 @@ def decode_snapshot(record: bytes) -> Snapshot:
         FormatError: made by a newer release.
     """
     snapshot: Snapshot = _decode(_snapshot_decoder, record, "snapshot")
-    if not stat.S_ISDIR(snapshot.root.mode) or len(snapshot.root.content) != ID_BYTES:
+    root = snapshot.root
+    if not 0 <= root.mode <= MODE_MAX or not stat.S_ISDIR(root.mode) or len(root.content) != ID_BYTES:
         message = f"the record of snapshot {snapshot.source}@{snapshot.name} is damaged: its root is not a directory"
         raise CorruptionError(message)
     return snapshot
@@ -224,15 +236,29 @@ def decode_seen(record: bytes | memoryview) -> SeenDirectory:
 
 
 def _decode(decoder: Any, record: bytes | memoryview, what: str) -> Any:  # noqa: ANN401 (msgspec's decoders are generic over their record)
+    problem: Exception | None = None
     try:
         value = decoder.decode(record)
-    except (msgspec.DecodeError, RecursionError) as error:
-        message = f"a {what} record is damaged: {error}"
-        raise CorruptionError(message) from error
-    if value.version > RECORD_VERSION:
-        message = f"a {what} record has version {value.version}; this release reads up to {RECORD_VERSION}"
+        version = value.version
+    except _UNDECODABLE as error:
+        # A newer release may have done more than append fields. Then its version says so.
+        problem = error
+        version = _find_version(record)
+    if version > RECORD_VERSION:
+        message = f"a {what} record has version {version}; this release reads up to {RECORD_VERSION}"
         raise FormatError(message, hint="use a newer yester with this store")
+    if problem is not None or version < 1:
+        message = f"a {what} record is damaged: {problem or 'it has no version'}"
+        raise CorruptionError(message) from problem
     return value
+
+
+def _find_version(record: bytes | memoryview) -> int:
+    """The version of a record that cannot be decoded; 0 if that is not to be found either."""
+    try:
+        return _version_decoder.decode(record).version
+    except _UNDECODABLE:
+        return 0
 
 
 def is_valid_name(name: bytes) -> bool:
@@ -250,7 +276,7 @@ def entry_problem(entry: Entry) -> str:  # noqa: PLR0911 (one return a rule read
         return "its name is not a file name"
     if entry.size < 0 or entry.size > SIZE_MAX:
         return "its size is absurd"
-    if not (0 <= entry.mode <= 0o177777 and 0 <= entry.uid < 2**32 and 0 <= entry.gid < 2**32):
+    if not (0 <= entry.mode <= MODE_MAX and 0 <= entry.uid < 2**32 and 0 <= entry.gid < 2**32):
         return "its mode or owner is absurd"
     content = len(entry.content)
     match stat.S_IFMT(entry.mode):
@@ -268,7 +294,12 @@ def entry_problem(entry: Entry) -> str:  # noqa: PLR0911 (one return a rule read
                 return "it is a special file with content"
         case _:
             return "its file type is unknown"
-    extra = entry.extra
-    if extra is not None and not (1 <= extra.nlink < 2**32 and 0 <= extra.hole_bytes <= entry.size and 0 <= extra.rdev < 2**32):
+    return _extra_problem(entry.extra, entry.size) if entry.extra is not None else ""
+
+
+def _extra_problem(extra: Extra, size: int) -> str:
+    if not (1 <= extra.nlink < 2**32 and 0 <= extra.hole_bytes <= size and 0 <= extra.rdev < 2**32):
         return "its link count, device number or holes are absurd"
+    if not all(0 < len(name) <= NAME_BYTES_MAX and b"\0" not in name for name, _ in extra.xattrs):
+        return "it has an attribute without a proper name"
     return ""
