@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Power loss during two backups: whatever the disk kept, all that was acknowledged is there, and the next backup works.
+
+A user-mode Linux makes the backups on a disk of which every write is logged (record.sh, workload.py); replay.py makes
+disks of the log as power loss could have left them; verify.py judges each.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.powerloss.replay import Recording, State, replay
+from tests.powerloss.workload import STORE_MADE, VERSIONS
+
+ROOT = Path(__file__).parent.parent.parent
+PYTHON_SETTINGS = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+PREFIX_STATES_MIN = 70
+PARTIAL_STATES = 50
+SEED = 3
+SECONDS_MAX = 60
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def all_states(recording: Recording) -> list[State]:
+    """The states the test looks at."""
+    every = max(1, (len(recording.entries) - recording.start) // PREFIX_STATES_MIN)
+    return recording.prefix_states(every) + recording.partial_states(PARTIAL_STATES, SEED)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+    folder = tmp_path_factory.mktemp("recording")
+    if problem := _why_it_cannot_run(folder):
+        pytest.skip(problem)
+    workload = ["env", *(f"{name}={value}" for name, value in PYTHON_SETTINGS.items()), sys.executable, "-m", "tests.powerloss.workload"]
+    recorded = subprocess.run(
+        [ROOT / "tests/powerloss/record.sh", folder, *workload],
+        cwd=ROOT,
+        env=os.environ | {"SECONDS_MAX": str(SECONDS_MAX)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if recorded.returncode and "BOOTED" not in (folder / "uml.log").read_text(errors="replace") and "ptrace" in recorded.stderr:
+        pytest.skip(f"user-mode Linux may not trace its processes here: {recorded.stderr[-300:]}")
+    assert recorded.returncode == 0, recorded.stderr
+    with Recording(folder) as recording:
+        yield recording
+
+
+def _why_it_cannot_run(folder: Path) -> str:
+    """Why power loss cannot be replayed on this machine; empty if it can."""
+    if os.geteuid() != 0:
+        return "power loss: only root can mount disk images"
+    packages = {"linux.uml": "user-mode-linux", "insmod": "kmod", "dmsetup": "dmsetup", "mkfs.ext4": "e2fsprogs"}
+    if missing := [package for command, package in packages.items() if shutil.which(command) is None]:
+        return f"power loss: needs the packages {' '.join(missing)}"
+    image, disk = folder / "probe.img", folder / "probe"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(1 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
+    mounted = subprocess.run(["mount", "-o", "loop", image, disk], check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        return f"power loss: this machine mounts no disk images: {mounted.stderr.strip()}"
+    subprocess.run(["umount", disk], check=True)
+    return ""
+
+
+def test_a_store_survives_power_loss_at_any_write(recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PYTHON_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    states = all_states(recording)
+
+    report = replay(recording, states, [sys.executable, "-m", "tests.powerloss.verify"], tmp_path)
+
+    print(f"seed {SEED}: {len(recording.entries)} log entries, {len(states)} states: {dict(report.seen)}")  # noqa: T201 (how to do it again)
+    assert report.wrong == {}
+    acked = recording.marks_before(len(recording.entries))
+    assert [text.split("-")[0] for text in acked] == [STORE_MADE, *map(str, range(VERSIONS))]
+    assert report.seen.total() == len(states) >= 100
+    assert sum(bool(state.kept) for state in states) >= 40
+    assert set(report.seen) == {"no store", *(f"{count} of {VERSIONS} snapshots" for count in range(VERSIONS + 1))}
