@@ -12,7 +12,8 @@ from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
 from yester.cli.tuning import tune_process
-from yester.engine.backup import BackupOptions, BackupProgress, BackupResult, DryRun, back_up
+from yester.engine.backup import BackupOptions, BackupResult, DryRun, back_up
+from yester.engine.scan import BackupProgress
 from yester.engine.source import count_source
 from yester.errors import NotFoundError
 from yester.store.store import Store

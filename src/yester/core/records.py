@@ -149,7 +149,7 @@ class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):
     """One source directory at its last backup. `tree` is what it was stored as.
 
     `marks` holds, for each entry of the tree in its order, what the tree does not: inode number and ctime at the source;
-    `UNTRUSTED` where the time stamps could hide a later change (see `engine.backup`). `xattr_names` are those in the
+    `UNTRUSTED` where the time stamps could hide a later change (see `engine.scan`). `xattr_names` are those in the
     directory and all below it, as in `Snapshot`.
     """
 

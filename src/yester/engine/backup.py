@@ -1,91 +1,33 @@
 # SPDX-License-Identifier: MIT
 """Backing up: a folder goes in, a snapshot comes out, unchanged data costs nothing.
 
-The walk is depth-first. Each directory is listed once, its files are read in name order, then its subfolders are
-walked, then its tree is stored: children before parents, the snapshot last, in a transaction of its own. What was seen of
-each directory (`SeenDirectory`) is committed together with its tree, so an interrupted backup is picked up where it was.
-
-*Unchanged* means same mode, inode, size, mtime and ctime as last time. A time stamp that is not safely older than the
-start of the run that recorded it could hide a later change within the same tick of the clock: such an entry is not
-recorded, and is read again next time.
-
-Errors of the source (unreadable, vanished, changed while being read) are collected and the backup goes on; errors of the store
-end it at once and nothing is published. The two never share a handler.
+`engine.scan` stores what is new; here its result is published: the snapshot last, in a transaction of its own.
 
 Crash at any step: docs/durability.md.
 """
 
-import logging
 import os
 import socket
-import stat
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import msgspec
 
-from yester.core.content import Content
-from yester.core.ids import ChunkId, TreeId, chunk_id
+from yester.core.ids import ChunkId, chunk_id
 from yester.core.ignore import RuleStack, split_rules
-from yester.core.records import (
-    ANY_XATTR,
-    RECORD_VERSION,
-    UNTRUSTED,
-    XATTR_NAMES_MAX,
-    Added,
-    Entry,
-    SeenDirectory,
-    Snapshot,
-    Totals,
-    Tree,
-    is_valid_name,
-)
-from yester.core.treediff import same_entry
-from yester.engine.source import OPEN_DIRECTORY, FileBytes, SourceReader, make_entry, special_content
-from yester.engine.trees import TreeReader, store_tree
-from yester.errors import ConflictError, CorruptionError, NotFoundError, UsageError
+from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, is_valid_name
+from yester.engine.scan import BackupProgress, ChunkSink, Problem, ScanOptions, SourceScan
+from yester.errors import ConflictError, NotFoundError, UsageError
 from yester.store.chunks import Change, WriteCounts
 from yester.store.segments import Kind
-from yester.store.store import Store, StoredSnapshot, forget_seen_change, seen_change
+from yester.store.store import Store, StoredSnapshot
 
-IGNORE_FILE = b".yesterignore"
-IGNORE_FILE_BYTES_MAX = 1 << 20
-_CACHE_TAG = b"CACHEDIR.TAG"
-_CACHE_TAG_START = b"Signature: 8a477f597d28d172789f06886806bc55"
-
-# Linux stamps files with a clock that ticks at least every 10 ms; file systems without sub-second times round to 2 s at worst (FAT).
-_TICK_NS = 20_000_000
-_COARSE_TICK_NS = 2_000_000_000
-
-_OPEN_DIRECTORIES_MAX = 64
-"""Deeper than this, parents are closed and found again through `..`: depth must not run into the limit of open files."""
-
-
-_log = logging.getLogger(__name__)
-
-
-class ChunkSink(Protocol):
-    """What a backup needs of a `ChunkWriter`; `DryRun` is the other one."""
-
-    counts: WriteCounts
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, exception_type: type[BaseException] | None, /, *rest: object) -> None: ...
-
-    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
-        """As `ChunkWriter.add`."""
-        ...
-
-    def after_trees(self, change: Change) -> None:
-        """As `ChunkWriter.after_trees`."""
-        ...
-
-    def flush(self) -> None:
-        """As `ChunkWriter.flush`."""
-        ...
+PROGRAM = f"yester {version('yester')}"
+"""Who wrote a snapshot: said in its record, and decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,31 +42,6 @@ class BackupOptions:
     one_file_system: bool = False
     tags: tuple[str, ...] = ()
     message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something of the source that is not in the snapshot as it should be."""
-
-    path: bytes
-    """Absolute host path."""
-    reason: str
-
-
-@dataclass(slots=True)
-class BackupProgress:
-    """Counters that the backup keeps up to date; another thread may read them at any time."""
-
-    files: int = 0
-    directories: int = 0
-    others: int = 0
-    size_bytes: int = 0
-    new_files: int = 0
-    changed_files: int = 0
-    excluded: int = 0
-    vanished: int = 0
-    current: bytes = b""
-    problems: list[Problem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +76,17 @@ def back_up(
     source = options.source or default_source_name(folders)
     check_source_name(source)
     _check_paths(folders)
+    rules = _command_line_rules(options)
+    if progress is None:
+        progress = BackupProgress()
     if sink is not None:
         with sink:
-            return _Backup(store, sink, source, folders, options, progress or BackupProgress()).run(publish=False)
+            return _result(None, _scan(store, sink, source, folders, options, rules, progress), progress)
     with store.backup_lock(on_wait):
         _check_same_paths(store, source, folders, explicit=bool(options.source))
         with store.writer() as writer:
-            return _Backup(store, writer, source, folders, options, progress or BackupProgress()).run(publish=True)
+            snapshot = _scan(store, writer, source, folders, options, rules, progress)
+        return _result(store.add_snapshot(snapshot), snapshot, progress)
 
 
 def default_source_name(folders: list[Path]) -> str:
@@ -208,426 +129,49 @@ def _check_same_paths(store: Store, source: str, folders: list[Path], *, explici
         raise ConflictError(message, hint=f"give this one a name of its own with --name, or go on with that source by --name {source}")
 
 
-@dataclass(slots=True)
-class _Directory:
-    """A directory being walked. `handle` is -1 while it is closed (see `_OPEN_DIRECTORIES_MAX`)."""
-
-    name: bytes
-    path: bytes
-    handle: int
-    status: os.stat_result
-    rules: RuleStack
-    xattrs: tuple[tuple[bytes, bytes], ...]
-    seen: SeenDirectory | None
-    old: dict[bytes, tuple[Entry, tuple[int, int]]]
-    """Entries of the tree stored last time, each with its mark."""
-    entries: dict[bytes, tuple[Entry, tuple[int, int]]] = field(default_factory=dict)
-    """Entries of the tree to store, each with its mark."""
-    has_changed: bool = False
-    """Whether `entries` holds anything that is not in `old`."""
-    subfolders: list[tuple[bytes, os.stat_result]] = field(default_factory=list)
-    xattr_names: set[bytes] = field(default_factory=set)
-
-
-class _Backup:
-    """One run."""
-
-    def __init__(
-        self, store: Store, sink: ChunkSink, source: str, folders: list[Path], options: BackupOptions, progress: BackupProgress
-    ) -> None:
-        self._store = store
-        self._sink = sink
-        self._source = source
-        self._folders = folders
-        self._options = options
-        self._progress = progress
-        self._reader = SourceReader(
-            store.parameters.chunking,
-            store_data=lambda data: sink.add(Kind.DATA, data),
-            store_list=lambda data: sink.add(Kind.TREE, data),
-        )
-        self._old_trees = TreeReader(store.reader())
-        self._start_ns = time.time_ns()
-        self._links: dict[tuple[int, int], tuple[os.stat_result, FileBytes]] = {}
-        self._counted_links: set[tuple[int, int]] = set()
-        self._skipped_devices = _devices_of_our_mounts()
-        self._store_identity = _identity(os.stat(store.path))
-        self._root_device = 0
-        self._host_prefix = b""
-
-    def run(self, *, publish: bool) -> BackupResult:
-        """Walk everything and publish the snapshot."""
-        rules = self._command_line_rules()
-        root = self._walk_single(self._folders[0], rules) if len(self._folders) == 1 else self._walk_several(rules)
-        root_entry, xattr_names = root
-        self._sink.flush()
-        progress = self._progress
-        snapshot = Snapshot(
-            version=RECORD_VERSION,
-            source=self._source,
-            name="",
-            time_ns=self._start_ns,
-            finished_ns=max(time.time_ns(), self._start_ns),
-            root=msgspec.structs.replace(root_entry, name=b""),
-            paths=tuple(os.fsencode(folder) for folder in self._folders),
-            host=socket.gethostname(),
-            user=self._reader.user(os.geteuid()),
-            tags=self._options.tags,
-            totals=Totals(progress.files, progress.directories, progress.others, progress.size_bytes),
-            added=Added(progress.new_files, progress.changed_files, self._sink.counts.raw_bytes, self._sink.counts.stored_bytes),
-            skipped=len(progress.problems),
-            xattr_names=_listed_xattrs(xattr_names),
-            message=self._options.message,
-            program="yester 0.1.0",
-        )
-        stored = self._store.add_snapshot(snapshot) if publish else None
-        return BackupResult(stored, stored.snapshot if stored else snapshot, tuple(progress.problems), progress.excluded, progress.vanished)
-
-    def _command_line_rules(self) -> RuleStack:
-        rules = RuleStack()
-        for file in self._options.exclude_from:
-            try:
-                lines = split_rules(file.read_bytes())
-            except OSError as error:
-                message = f"cannot read the rules in {file}: {error.strerror}; nothing was backed up"
-                raise UsageError(message) from error
-            rules = rules.with_rules(b"", lines, origin=str(file))
-        return rules.with_rules(b"", self._options.exclude, origin="--exclude") if self._options.exclude else rules
-
-    def _walk_single(self, folder: Path, rules: RuleStack) -> tuple[Entry, set[bytes]]:
-        if not folder.is_dir() or folder.is_symlink():
-            return self._walk_several(rules)
-        self._host_prefix = os.fsencode(folder).rstrip(b"/") + b"/"
-        return self._walk_folder(folder, b"", b"", rules)
-
-    def _walk_several(self, rules: RuleStack) -> tuple[Entry, set[bytes]]:
-        """A root folder of our own that holds each path under its last component."""
-        entries: list[Entry] = []
-        xattr_names: set[bytes] = set()
-        for folder in self._folders:
-            name = os.fsencode(folder.name)
-            self._host_prefix = os.fsencode(folder.parent).rstrip(b"/") + b"/"
-            if folder.is_dir() and not folder.is_symlink():
-                entry, names = self._walk_folder(folder, name, name, rules)
-                entries.append(entry)
-            else:
-                found = self._walk_lone_file(folder, name, rules)
-                entries += (entry for entry, _ in found.entries.values())
-                names = found.xattr_names
-            xattr_names |= names
-        now_ns = self._start_ns
-        tree = self._add_tree(sorted(entries, key=lambda entry: entry.name))
-        return Entry(b"", stat.S_IFDIR | 0o755, os.geteuid(), os.getegid(), now_ns, now_ns, 0, 0, tree), xattr_names
-
-    def _walk_lone_file(self, file: Path, name: bytes, rules: RuleStack) -> _Directory:
-        """The folder that holds one file named on the command line, as if it held nothing else."""
-        handle = os.open(file.parent, OPEN_DIRECTORY & ~os.O_NOFOLLOW)
+def _command_line_rules(options: BackupOptions) -> RuleStack:
+    rules = RuleStack()
+    for file in options.exclude_from:
         try:
-            directory = _Directory(b"", b"", handle, os.fstat(handle), rules, (), None, {})
-            self._visit(directory, name, os.lstat(file))
-        finally:
-            os.close(handle)
-        return directory
-
-    def _walk_folder(self, folder: Path, name: bytes, path: bytes, rules: RuleStack) -> tuple[Entry, set[bytes]]:
-        """Walk a folder and all below it, and store its tree.
-
-        Raises:
-            NotFoundError: it cannot be opened.
-        """
-        try:
-            handle = os.open(folder, OPEN_DIRECTORY)
+            lines = split_rules(file.read_bytes())
         except OSError as error:
-            message = f"cannot open {folder}: {error.strerror}; nothing was published"
-            raise NotFoundError(message, hint="check that it is there and that you may read it") from error
-        status = os.fstat(handle)
-        self._root_device = status.st_dev
-        stack = [self._enter(handle, name, path, status, rules)]
-        try:
-            while True:
-                directory = stack[-1]
-                if directory.subfolders:
-                    child_name, child_status = directory.subfolders.pop()
-                    child = self._open_subfolder(directory, child_name, child_status)
-                    if child is not None:
-                        stack.append(child)
-                        if len(stack) > _OPEN_DIRECTORIES_MAX:
-                            far = stack[-_OPEN_DIRECTORIES_MAX]
-                            os.close(far.handle)
-                            far.handle = -1
-                    continue
-                entry = self._leave(directory)
-                stack.pop()
-                if not stack:
-                    return entry, directory.xattr_names
-                self._return_to(stack[-1], directory)
-                self._add_subfolder(stack[-1], directory, entry)
-        finally:
-            for directory in stack:
-                if directory.handle >= 0:
-                    os.close(directory.handle)
-
-    def _open_subfolder(self, parent: _Directory, name: bytes, status: os.stat_result) -> _Directory | None:
-        path = _join(parent.path, name)
-        try:
-            if parent.handle < 0:
-                raise FileNotFoundError(parent.path)
-            handle = os.open(name, OPEN_DIRECTORY, dir_fd=parent.handle)
-        except FileNotFoundError:
-            self._progress.vanished += 1
-            return None
-        except OSError as error:
-            self._problem(path, f"cannot be opened: {error.strerror}")
-            return None
-        return self._enter(handle, name, path, os.fstat(handle), parent.rules)
-
-    def _enter(self, handle: int, name: bytes, path: bytes, status: os.stat_result, rules: RuleStack) -> _Directory:
-        """List a directory, and back up everything in it but subfolders."""
-        self._progress.directories += 1
-        self._progress.current = path
-        seen = self._store.find_seen(self._source, path)
-        directory = _Directory(name, path, handle, status, rules, (), seen, self._old_entries(seen) if seen else {})
-        try:
-            directory.xattrs = self._reader.read_xattrs(handle, status)
-            if _identity(status) == self._store_identity:
-                self._progress.excluded += 1
-                return directory
-            if status.st_dev != self._root_device and (self._options.one_file_system or status.st_dev in self._skipped_devices):
-                return directory
-            with os.scandir(handle) as listing:
-                items = sorted((os.fsencode(item.name), item) for item in listing)
-        except OSError as error:
-            self._problem(path, f"cannot be listed: {error.strerror}")
-            return directory
-        names = {item_name for item_name, _ in items}
-        if self._options.exclude_caches and _CACHE_TAG in names and self._is_cache(handle):
-            items = [item for item in items if item[0] == _CACHE_TAG]
-        if IGNORE_FILE in names:
-            directory.rules = self._read_rules(directory)
-        for item_name, item in items:
-            try:
-                item_status = item.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                self._progress.vanished += 1
-                continue
-            except OSError as error:
-                self._problem(_join(path, item_name), f"cannot be examined: {error.strerror}")
-                continue
-            self._visit(directory, item_name, item_status)
-        directory.subfolders.reverse()
-        return directory
-
-    def _visit(self, directory: _Directory, name: bytes, status: os.stat_result) -> None:
-        """Back up one name of a directory; a subfolder only goes onto its list."""
-        mode = status.st_mode
-        is_directory = stat.S_ISDIR(mode)
-        if directory.rules and directory.rules.excludes(_join(directory.path, name), is_directory=is_directory):
-            self._progress.excluded += 1
-            return
-        if is_directory:
-            directory.subfolders.append((name, status))
-            return
-        progress = self._progress
-        self._count(status)
-        old = directory.old.get(name)
-        if old is not None and _is_unchanged(old, status, size=status.st_size):
-            directory.entries[name] = old
-            return
-        is_trusted = True
-        try:
-            if stat.S_ISREG(mode):
-                if old is None:
-                    progress.new_files += 1
-                else:
-                    progress.changed_files += 1
-                entry, status, is_trusted = self._read_regular(directory, name, status)
-            else:
-                xattrs = self._reader.read_xattrs(b"/proc/self/fd/%d/%s" % (directory.handle, name), status)
-                entry = make_entry(name, status, Content(0, special_content(directory.handle, name, status)), xattrs=xattrs)
-        except FileNotFoundError:
-            progress.vanished += 1
-        except OSError as error:
-            self._problem(_join(directory.path, name), f"cannot be read: {error.strerror}")
-        else:
-            self._take(directory, entry, status, is_trusted=is_trusted)
-
-    def _take(self, directory: _Directory, entry: Entry, status: os.stat_result, *, is_trusted: bool = True) -> None:
-        """Put an entry made in this run into its directory; the old one if nothing but the access time differs."""
-        old = directory.old.get(entry.name)
-        if old is not None and same_entry(old[0], entry):
-            entry = old[0]
-        mark = (status.st_ino, status.st_ctime_ns) if is_trusted and self._is_settled(status) else UNTRUSTED
-        directory.entries[entry.name] = entry, mark
-        if old is None or old != (entry, mark):
-            directory.has_changed = True
-        if entry.extra is not None:
-            directory.xattr_names.update(name for name, _ in entry.extra.xattrs)
-
-    def _read_regular(self, directory: _Directory, name: bytes, status: os.stat_result) -> tuple[Entry, os.stat_result, bool]:
-        """Read a file, or recall what its other hard link held; with its status then, and whether it held still."""
-        link = (status.st_dev, status.st_ino)
-        linked = self._links.get(link) if status.st_nlink > 1 else None
-        if linked is not None and linked[0].st_ctime_ns == status.st_ctime_ns:
-            xattrs = self._reader.read_xattrs(b"/proc/self/fd/%d/%s" % (directory.handle, name), status)
-            return make_entry(name, status, linked[1].content, xattrs=xattrs, data=linked[1]), status, True
-        read = self._reader.read_file(directory.handle, name, status)
-        if read.is_torn:
-            self._problem(_join(directory.path, name), "changed while it was read: what was read is stored")
-        elif read.status.st_nlink > 1:
-            self._links[link] = (read.status, read.data)
-        return make_entry(name, read.status, read.data.content, xattrs=read.xattrs, data=read.data), read.status, not read.is_torn
-
-    def _leave(self, directory: _Directory) -> Entry:
-        """Store a directory's tree, or find that it is the one stored last time. Returns the entry for its parent."""
-        seen = directory.seen
-        names_below = directory.xattr_names
-        if seen is not None and not directory.has_changed and len(directory.entries) == len(directory.old):
-            tree = seen.tree
-            names_below.update(seen.xattr_names)
-        else:
-            entries = [directory.entries[name] for name in sorted(directory.entries)]
-            if seen is not None:
-                # Names of unchanged entries are not known one by one; too many only cost a little time when browsing.
-                names_below.update(seen.xattr_names)
-            tree = self._add_tree([entry for entry, _ in entries])
-            for name, (old, _) in directory.old.items():
-                if stat.S_ISDIR(old.mode) and name not in directory.entries:
-                    self._sink.after_trees(forget_seen_change(self._source, _join(directory.path, name)))
-            now_seen = SeenDirectory(RECORD_VERSION, tree, tuple(mark for _, mark in entries), _listed_xattrs(names_below))
-            self._sink.after_trees(seen_change(self._source, directory.path, now_seen))
-        names_below.update(name for name, _ in directory.xattrs)
-        return make_entry(directory.name, directory.status, Content(0, tree), xattrs=directory.xattrs)
-
-    def _old_entries(self, seen: SeenDirectory) -> dict[bytes, tuple[Entry, tuple[int, int]]]:
-        """What the tree of the last backup holds, by name. Nothing, if it is damaged: then all is read again."""
-        try:
-            entries = self._old_trees.read(seen.tree).entries
-        except CorruptionError as error:
-            _log.warning("%s; the folder it belongs to is read again", error.message)
-            return {}
-        if len(entries) != len(seen.marks):
-            return {}
-        return {entry.name: (entry, mark) for entry, mark in zip(entries, seen.marks, strict=True)}
-
-    def _add_subfolder(self, parent: _Directory, child: _Directory, entry: Entry) -> None:
-        parent.xattr_names |= child.xattr_names
-        old = parent.old.get(child.name)
-        if old is not None and old[0].content == entry.content and _is_unchanged(old, child.status, size=0):
-            parent.entries[child.name] = old
-        else:
-            self._take(parent, entry, child.status)
-
-    def _return_to(self, parent: _Directory, child: _Directory) -> None:
-        """Close the child; open its parent again if it was closed on the way down."""
-        if parent.handle < 0:
-            try:
-                handle = os.open(b"..", OPEN_DIRECTORY, dir_fd=child.handle)
-                if _identity(os.fstat(handle)) == _identity(parent.status):
-                    parent.handle = handle
-                else:
-                    os.close(handle)
-            except OSError:
-                pass
-            if parent.handle < 0 and parent.subfolders:
-                self._problem(parent.path, "was moved while it was backed up: some of its folders are missing")
-        os.close(child.handle)
-        child.handle = -1
-
-    def _add_tree(self, entries: list[Entry]) -> TreeId:
-        users = {uid: name for uid in sorted({entry.uid for entry in entries}) if (name := self._reader.user(uid))}
-        groups = {gid: name for gid in sorted({entry.gid for entry in entries}) if (name := self._reader.group(gid))}
-        tree = Tree(RECORD_VERSION, users, groups, tuple(entries))
-        return store_tree(tree, self._store.parameters.chunking, lambda record: self._sink.add(Kind.TREE, record))
-
-    def _read_rules(self, directory: _Directory) -> RuleStack:
-        path = _join(directory.path, IGNORE_FILE)
-        try:
-            file = os.open(IGNORE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory.handle)
-            try:
-                if not stat.S_ISREG(os.fstat(file).st_mode):
-                    return directory.rules
-                lines = split_rules(os.read(file, IGNORE_FILE_BYTES_MAX))
-            finally:
-                os.close(file)
-            return directory.rules.with_rules(directory.path, lines, origin=os.fsdecode(self._host_prefix + path))
-        except OSError as error:
-            self._problem(path, f"its rules cannot be read: {error.strerror}")
-        except UsageError as error:
-            self._problem(path, f"its rules are not used: {error.message}")
-        return directory.rules
-
-    def _is_cache(self, handle: int) -> bool:
-        """Whether the directory is tagged as a cache (bford.info/cachedir)."""
-        try:
-            file = os.open(_CACHE_TAG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=handle)
-        except OSError:
-            return False
-        try:
-            return os.read(file, len(_CACHE_TAG_START)) == _CACHE_TAG_START
-        finally:
-            os.close(file)
-
-    def _count(self, status: os.stat_result) -> None:
-        progress = self._progress
-        if not stat.S_ISREG(status.st_mode):
-            progress.others += 1
-            return
-        progress.files += 1
-        if status.st_nlink > 1:
-            identity = _identity(status)
-            if identity in self._counted_links:
-                return
-            self._counted_links.add(identity)
-        progress.size_bytes += status.st_size
-
-    def _is_settled(self, status: os.stat_result) -> bool:
-        """Whether a later change is sure to give other time stamps than these."""
-        for time_ns in (status.st_mtime_ns, status.st_ctime_ns):
-            if time_ns >= self._start_ns - (_TICK_NS if time_ns % 1_000_000_000 else _COARSE_TICK_NS):
-                return False
-        return True
-
-    def _problem(self, path: bytes, reason: str) -> None:
-        self._progress.problems.append(Problem(self._host_prefix + path, reason))
+            message = f"cannot read the rules in {file}: {error.strerror}; nothing was backed up"
+            raise UsageError(message) from error
+        rules = rules.with_rules(b"", lines, origin=str(file))
+    return rules.with_rules(b"", options.exclude, origin="--exclude") if options.exclude else rules
 
 
-def _is_unchanged(old: tuple[Entry, tuple[int, int]], status: os.stat_result, *, size: int) -> bool:
-    """Whether what was stored last time is what is there now; `size` is 0 for a directory."""
-    entry, (inode, ctime_ns) = old
-    return (
-        entry.mtime_ns == status.st_mtime_ns
-        and ctime_ns == status.st_ctime_ns
-        and inode == status.st_ino
-        and entry.size == size
-        and entry.mode == status.st_mode
+def _scan(
+    store: Store, sink: ChunkSink, source: str, folders: list[Path], options: BackupOptions, rules: RuleStack, progress: BackupProgress
+) -> Snapshot:
+    """Store what is new, and return the record to publish; its name is not set. All it needs is committed."""
+    start_ns = time.time_ns()
+    scan_options = ScanOptions(rules, exclude_caches=options.exclude_caches, one_file_system=options.one_file_system)
+    scan = SourceScan(store, sink, source, scan_options, progress, start_ns=start_ns)
+    root, xattr_names = scan.scan(folders)
+    sink.flush()
+    return Snapshot(
+        version=RECORD_VERSION,
+        source=source,
+        name="",
+        time_ns=start_ns,
+        finished_ns=max(time.time_ns(), start_ns),
+        root=msgspec.structs.replace(root, name=b""),
+        paths=tuple(os.fsencode(folder) for folder in folders),
+        host=socket.gethostname(),
+        user=scan.user(os.geteuid()),
+        tags=options.tags,
+        totals=Totals(progress.files, progress.directories, progress.others, progress.size_bytes),
+        added=Added(progress.new_files, progress.changed_files, sink.counts.raw_bytes, sink.counts.stored_bytes),
+        skipped=len(progress.problems),
+        xattr_names=xattr_names,
+        message=options.message,
+        program=PROGRAM,
     )
 
 
-def _join(path: bytes, name: bytes) -> bytes:
-    return path + b"/" + name if path else name
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _listed_xattrs(names: set[bytes]) -> tuple[bytes, ...]:
-    return tuple(sorted(names)) if len(names) <= XATTR_NAMES_MAX and ANY_XATTR not in names else (ANY_XATTR,)
-
-
-def _devices_of_our_mounts() -> set[int]:
-    """Device numbers of yester's own mounts: backing up a home folder must not back up its snapshots again and again."""
-    devices = set()
-    try:
-        with open("/proc/self/mountinfo", "rb") as table:
-            for line in table:
-                left, _, right = line.partition(b" - ")
-                if right.startswith(b"fuse.yester "):
-                    major, minor = left.split()[2].split(b":")
-                    devices.add(os.makedev(int(major), int(minor)))
-    except OSError:
-        pass
-    return devices
+def _result(stored: StoredSnapshot | None, snapshot: Snapshot, progress: BackupProgress) -> BackupResult:
+    return BackupResult(stored, stored.snapshot if stored else snapshot, tuple(progress.problems), progress.excluded, progress.vanished)
 
 
 class DryRun:
