@@ -15,11 +15,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from queue import Queue
 from typing import Protocol, Self
 
 from yester.core.ids import ChunkId, chunk_id
-from yester.errors import CorruptionError, StoreAccessError
+from yester.errors import CorruptionError, StoreAccessError, YesterError
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 
@@ -82,23 +83,29 @@ def segment_key(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _DecodedSegment:
     payload: memoryview
     bounds: tuple[int, ...]
-    checked: set[int] = field(default_factory=set)
-    """Places of the chunks whose hash was found right."""
+    hashes: dict[int, ChunkId]
+    """What the bytes at a place hash to, as far as that was computed. Compared with the id each time: a damaged index can
+    lead a second id to the same place."""
 
 
 class ChunkReader:
-    """Gives chunks by id, keeping the most recently used segments decompressed."""
+    """Gives chunks by id, keeping the most recently used segments decompressed.
 
-    def __init__(self, environment: Environment, *, cache_bytes: int = CACHE_BYTES) -> None:
+    With `read_ahead`, a second thread decodes the segment after the one that is needed while segments are needed in order,
+    as when a folder or a large file is read from front to end.
+    """
+
+    def __init__(self, environment: Environment, *, cache_bytes: int = CACHE_BYTES, read_ahead: bool = False) -> None:
         self._environment = environment
         self._codec = Codec()
         self._cache: OrderedDict[int, _DecodedSegment] = OrderedDict()
         self._cache_bytes_max = cache_bytes
         self._cache_bytes = 0
+        self._ahead = _ReadAhead(environment) if read_ahead else None
 
     def read(self, chunk: ChunkId) -> memoryview:
         """See `ChunkSource`. About 3 µs from the cache, 1 ms a segment that is not."""
@@ -111,26 +118,65 @@ class ChunkReader:
         self._cache.move_to_end(location.segment)
         place = location.place
         data = segment.payload[segment.bounds[place] : segment.bounds[place + 1]] if place + 1 < len(segment.bounds) else _NOTHING
-        if place not in segment.checked:
-            if chunk_id(data) != chunk:
-                message = f"chunk {chunk.hex()} in segment {location.segment} of {self._environment.path} is damaged"
-                raise CorruptionError(message, hint="run `yester check --read-data` to see which files it belongs to")
-            segment.checked.add(place)
+        found = segment.hashes.get(place)
+        if found is None:
+            found = segment.hashes[place] = chunk_id(data)
+        if found != chunk:
+            message = f"chunk {chunk.hex()} in segment {location.segment} of {self._environment.path} is damaged"
+            raise CorruptionError(message, hint="run `yester check --read-data` to see which files it belongs to")
         return data
 
     def _load(self, view: ReadTransaction, number: int) -> _DecodedSegment:
-        stored = view.get(Table.SEGMENTS, segment_key(number))
-        if stored is None:
-            message = f"segment {number} is not in the store {self._environment.path}"
-            raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
-        header = parse_header(stored)
-        segment = _DecodedSegment(memoryview(self._codec.decode(stored, header)), header.bounds)
-        self._environment.release_pages(len(stored))
+        segment = self._ahead.take(number) if self._ahead is not None else None
+        if segment is None:
+            segment = _decode_segment(self._environment, view, self._codec, number)
         self._cache[number] = segment
         self._cache_bytes += len(segment.payload)
         while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
             self._cache_bytes -= len(dropped.payload)
+        return segment
+
+
+def _decode_segment(environment: Environment, view: ReadTransaction, codec: Codec, number: int) -> _DecodedSegment:
+    stored = view.get(Table.SEGMENTS, segment_key(number))
+    if stored is None:
+        message = f"segment {number} is not in the store {environment.path}"
+        raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
+    header = parse_header(stored)
+    segment = _DecodedSegment(memoryview(codec.decode(stored, header)), header.bounds, {})
+    environment.release_pages(len(stored))
+    return segment
+
+
+class _ReadAhead:
+    """Decodes the next segment on a thread of its own while segments are taken in order."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._codec = Codec()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+        self._last = 0
+        self._next: tuple[int, Future[_DecodedSegment | None]] | None = None
+
+    def take(self, number: int) -> _DecodedSegment | None:
+        """The segment, if it was decoded ahead; starts on the one after it if this one follows the one before."""
+        waiting, self._next = self._next, None
+        segment = waiting[1].result() if waiting is not None and waiting[0] == number else None
+        if number == self._last + 1:
+            self._next = number + 1, self._thread.submit(self._decode, number + 1)
+        self._last = number
+        return segment
+
+    def _decode(self, number: int) -> _DecodedSegment | None:
+        """None if it cannot be decoded: whoever needs it finds out why. Hashing here as well frees the reader from it."""
+        try:
+            with self._environment.read() as view:
+                segment = _decode_segment(self._environment, view, self._codec, number)
+        except YesterError:
+            return None
+        for place, (start, end) in enumerate(pairwise(segment.bounds)):
+            segment.hashes[place] = chunk_id(segment.payload[start:end])
         return segment
 
 
