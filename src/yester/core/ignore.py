@@ -13,9 +13,8 @@ Names have no encoding here, as in git: every byte becomes the character of that
 How this differs from git: a rule that git could never match (an unclosed `[`, an unknown `[:class:]`, a final
 backslash) is a `UsageError` here. And in a rule with a slash, git lets a `**` that ends a component match slashes where
 its manual says `*` if just plain text stands before it (`a/b**/c`), and wants a folder for it before an escaped slash.
-These two caused all 41 differences in 187,488 paths under random nested rules (git 2.39; the generator is in
-tests/core/test_ignore.py). pathspec's `GitIgnoreSpec` differed on 2952 of 236,784: to it `!src/` also keeps all below
-`src`. So it only translates here, and each rule looks at one path and not at what is above it.
+These two caused all differences in 187,488 paths under random nested rules (git 2.39; the generator is in
+tests/core/test_ignore.py).
 
 Reference: gitignore(5); git's dir.c and wildmatch.c.
 """
@@ -25,9 +24,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from yester.errors import UsageError
-
-_LIFTED = 0x10000
-"""First of the characters that stand for regular expressions while pathspec translates the rest; no byte becomes one."""
 
 _BRACKET_MEMBER = re.compile(r"\[:(?P<name>[^]]*):]|(?P<low>\\.|[^\\])(?:-(?P<high>\\.|[^]\\]))?", re.DOTALL)
 """A class, a range or one character, just where git's wildmatch sees them between brackets."""
@@ -190,49 +186,41 @@ def _strip_spaces(text: str) -> str:
 
 
 def _translate(glob: str) -> str:
-    """The regular expression for the whole of a name or path that `glob` describes.
-
-    pathspec translates stars, question marks and plain text. Of what stands between brackets it does not know classes,
-    escapes and slashes; so brackets and escapes are translated here, and characters without a meaning hold their places.
-    """
-    # Imported here because it takes 40 ms, and most backups have no rules.
-    from pathspec.patterns.gitignore.basic import GitIgnoreBasicPattern  # noqa: PLC0415
-
-    glob, lifted = _lift_specials(glob)
-    glob = re.sub(r"\*{3,}", "**", glob)
-    if re.fullmatch(r"(?:\*\*/)*\*\*|(?:\*\*/)+\*", glob):
-        return ".+"
-    # To pathspec a final `**` also is the folder itself if a slash follows. One must: without it, it strips whitespace.
-    below = "/*" if glob.endswith("/**") else ""
-    regex, _ = GitIgnoreBasicPattern.pattern_to_regex(f"/{glob}{below}/")
-    assert regex is not None
-    return "".join(lifted.get(character, character) for character in regex.removeprefix("^").removesuffix("/"))
-
-
-def _lift_specials(glob: str) -> tuple[str, dict[str, str]]:
-    """`glob` with a character of no meaning for each bracket expression and escape, and the regular expressions of those."""
-    plain: list[str] = []
-    lifted: dict[str, str] = {}
+    """The regular expression for the whole of a name or path that `glob` describes."""
+    parts: list[str] = []
     at = 0
     while at < len(glob):
-        at += glob.startswith("\\/", at)  # An escaped slash separates components like any other.
-        if glob[at] not in "[\\":
-            plain.append(glob[at])
-            at += 1
-            continue
-        regex, at = _translate_bracket(glob, at + 1) if glob[at] == "[" else _translate_escape(glob, at + 1)
-        character = chr(_LIFTED + len(lifted))
-        plain.append(character)
-        lifted[character] = regex
-    return "".join(plain), lifted
-
-
-def _translate_escape(glob: str, at: int) -> tuple[str, int]:
-    """The regular expression of what follows a backslash, and the index after it."""
-    if at == len(glob):
-        message = "it ends with a backslash"
-        raise ValueError(message)
-    return re.escape(glob[at]), at + 1
+        match glob[at]:
+            case "*":
+                starts = at == 0 or glob[at - 1] == "/"
+                stars = len(glob) - at - len(glob[at:].lstrip("*"))
+                at += stars
+                is_component = starts and (at == len(glob) or glob[at] == "/")
+                if not is_component:
+                    parts.append("[^/]*")
+                elif stars == 1:
+                    parts.append("[^/]+")
+                elif at == len(glob):
+                    parts.append(".+")
+                else:
+                    parts.append("(?:.+/)?")
+                    at += 1
+            case "?":
+                parts.append("[^/]")
+                at += 1
+            case "[":
+                regex, at = _translate_bracket(glob, at + 1)
+                parts.append(regex)
+            case "\\":
+                if at + 1 == len(glob):
+                    message = "it ends with a backslash"
+                    raise ValueError(message)
+                parts.append(re.escape(glob[at + 1]))
+                at += 2
+            case plain:
+                parts.append(re.escape(plain))
+                at += 1
+    return "".join(parts)
 
 
 def _translate_bracket(glob: str, at: int) -> tuple[str, int]:

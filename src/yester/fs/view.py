@@ -372,7 +372,7 @@ class View:
         self.store = store
         self.presentation = presentation
         self.index = SnapshotIndex(store)
-        self.chunks = store.reader()
+        self.chunks = store.reader(read_ahead=True)
         self.trees = TreeReader(self.chunks, cache_entries=_TREE_CACHE_ENTRIES)
         self.started_ns = time.time_ns()
         self.history_lock = threading.Lock()

@@ -230,7 +230,8 @@ class ChunkWriter:
     that was open at the time. So a committed tree never names a chunk that is not committed.
 
     Crash at any point: the store holds a prefix of the batches. Nothing refers to the chunks of an unfinished backup
-    but scan records committed with them, and the next backup finds both.
+    but scan records committed with them, and the next backup finds both. Few trees belong to much data where files are
+    large: so that their scan records do not wait until the trees fill a segment, one is closed at least with every batch.
 
     Whether a chunk "exists" is asked of the store as it is at that moment plus what this writer has pending. Callers
     hold the store's backup lock, so nobody removes chunks meanwhile.
@@ -240,6 +241,7 @@ class ChunkWriter:
         self.counts = WriteCounts()
         self._environment = environment
         self._open = {kind: _OpenSegment(kind) for kind in Kind}
+        self._bytes_since_trees = 0
         self._pending: set[ChunkId] = set()
         self._committed: deque[list[ChunkId]] = deque()
         self._uncompressed = threading.Semaphore(UNCOMPRESSED_SEGMENTS_MAX)
@@ -282,6 +284,7 @@ class ChunkWriter:
             segment.raw_bytes += len(data)
             self.counts.new_chunks += 1
             self.counts.raw_bytes += len(data)
+            self._bytes_since_trees += len(data)
             if segment.raw_bytes >= SEGMENT_BYTES or len(segment.ids) == CHUNKS_MAX:
                 if kind is Kind.TREE:
                     self._close(Kind.DATA)
@@ -299,6 +302,9 @@ class ChunkWriter:
     def after_trees(self, change: Change) -> None:
         """Have `change` made in the transaction that commits the trees added so far. It may run more than once."""
         self._open[Kind.TREE].changes.append(change)
+        if self._bytes_since_trees >= BATCH_RAW_BYTES:
+            self._close(Kind.DATA)
+            self._close(Kind.TREE)
 
     def flush(self) -> None:
         """Commit all that was added; durable on return."""
@@ -315,6 +321,8 @@ class ChunkWriter:
         if self._failure is not None:
             raise self._failure
         self._open[kind] = _OpenSegment(kind)
+        if kind is Kind.TREE:
+            self._bytes_since_trees = 0
         self._uncompressed.acquire()
         encoded = self._compressors.submit(self._encode, kind, segment.chunks)
         self._queue.put(_ClosedSegment(encoded, tuple(segment.ids), segment.raw_bytes, tuple(segment.changes)))

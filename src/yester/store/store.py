@@ -132,9 +132,9 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def reader(self) -> ChunkReader:
-        """A new chunk reader, for one thread."""
-        return ChunkReader(self.environment)
+    def reader(self, *, read_ahead: bool = False) -> ChunkReader:
+        """A new chunk reader, for one thread. `read_ahead` takes a second one for those that read much in order."""
+        return ChunkReader(self.environment, read_ahead=read_ahead)
 
     def writer(self) -> ChunkWriter:
         """A new chunk writer. The caller holds `backup_lock`."""
