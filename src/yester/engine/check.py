@@ -345,7 +345,8 @@ class _Check:
         self._reader = _ViewReader(store.environment, view)
         self._places = _Places()
         self._troubles: dict[Hashable, _Trouble] = {}
-        self._troubles_more = 0
+        self._troubles_more: set[int] = set()
+        """Hashes of the keys of those that are only counted."""
         self._lists: dict[_ListKey, tuple[int, tuple[Hashable, ...]]] = {}
         """Bytes of file and troubles of each span list that was looked at."""
         self._trees = 0
@@ -367,7 +368,7 @@ class _Check:
             findings=tuple(
                 Finding(trouble.kind, trouble.what, tuple(trouble.affected), trouble.affected_more) for trouble in self._troubles.values()
             ),
-            findings_more=self._troubles_more,
+            findings_more=len(self._troubles_more),
             snapshots=len(snapshots),
             trees=self._trees,
             files=self._files,
@@ -385,7 +386,7 @@ class _Check:
             if len(self._troubles) < FINDINGS_MAX:
                 self._troubles[key] = _Trouble(kind, what)
             else:
-                self._troubles_more += 1
+                self._troubles_more.add(hash(key))
         return key
 
     # Segments and the chunk index.

@@ -28,7 +28,8 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _TIME_COLONS_MAX = 2
 """Colons a time may hold: `2026-11-22 10:30:20` has two."""
 _CANDIDATES_SHOWN = 8
-_OWN_ROOT_NS_MAX = 1_000_000
+_OWN_ROOT_NS_MAX = 1000
+"""Snapshots of one instant are moved on by nanoseconds."""
 _SEE_ALL = "list sources and snapshots with `yester snapshots`"
 
 

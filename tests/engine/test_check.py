@@ -1,0 +1,542 @@
+# SPDX-License-Identifier: MIT
+"""Looking for damage: `check` finds all that there is, tells what it touches, and never cries wolf."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Plan, plant, plant_data, plant_deep, publish
+from tests.engine.sandbox import MakeStore, Sandbox
+from yester.core.content import pack_span, unpack_spans
+from yester.core.ids import ChunkId, TreeId, chunk_id
+from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, Snapshot, Tree, encode_snapshot, encode_tree
+from yester.engine import check as check_module
+from yester.engine.check import CheckProgress, CheckReport, FindingKind, check, check_path
+from yester.engine.files import FileReader
+from yester.engine.trees import TreeReader
+from yester.errors import YesterError
+from yester.store.chunks import Location, segment_key, unpack_location
+from yester.store.lmdb import Table
+from yester.store.segments import Codec, Kind, parse_header
+from yester.store.store import Store, StoredSnapshot, seen_change
+
+RANDOM = random.Random(1)
+BIG = RANDOM.randbytes(30_000)
+"""With small chunks: a file with a span list."""
+WIDE = {f"name{number:03}": b"" for number in range(60)}
+"""With small chunks: a folder stored in parts."""
+
+
+@pytest.fixture
+def damaged(make_store: MakeStore) -> Store:
+    """A store that a test may damage, with small chunks."""
+    return make_store(chunking=SMALL_CHUNKS, may_be_damaged=True)
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+def put(store: Store, table: Table, key: bytes, value: bytes) -> None:
+    store.environment.write(lambda transaction: transaction.put(table, key, value))
+
+
+def drop(store: Store, table: Table, key: bytes) -> None:
+    assert store.environment.write(lambda transaction: transaction.delete(table, key))
+
+
+def locate(store: Store, chunk: bytes) -> Location:
+    value = store.environment.get(Table.CHUNKS, chunk)
+    assert value is not None
+    return unpack_location(value)
+
+
+def flip(store: Store, table: Table, key: bytes, at: int, mask: int = 0x55) -> None:
+    value = bytearray(store.environment.get(table, key) or b"")
+    value[at] ^= mask
+    put(store, table, key, bytes(value))
+
+
+def flip_chunk(store: Store, chunk: bytes) -> None:
+    """Damage one chunk alone, in a segment that is sound otherwise."""
+    location = locate(store, chunk)
+    key = segment_key(location.segment)
+    stored = store.environment.get(Table.SEGMENTS, key) or b""
+    header = parse_header(stored)
+    payload = bytearray(Codec().decode(stored, header))
+    payload[header.bounds[location.place]] ^= 0x55
+    chunks = [bytes(payload[start:end]) for start, end in pairwise(header.bounds)]
+    put(store, Table.SEGMENTS, key, Codec().encode(header.kind, chunks))
+
+
+def find_content(store: Store, stored: StoredSnapshot, path: bytes) -> ChunkId:
+    """The first chunk of a file, or a folder's tree."""
+    return ChunkId(TreeReader(store.reader()).get(stored.snapshot.root, path).content[:32])
+
+
+def kinds(report: CheckReport) -> list[str]:
+    return [finding.kind.value for finding in report.findings]
+
+
+def affected(report: CheckReport) -> list[list[tuple[str, str, int, int, int]]]:
+    """Of each finding that is not about `scan`: source, path (a slash after a folder), days of first and last, and how many."""
+    return [
+        [
+            (
+                item.source,
+                item.path.decode() + "/" * item.is_folder,
+                (item.first.snapshot.time_ns - T0_NS) // DAY_NS,
+                (item.last.snapshot.time_ns - T0_NS) // DAY_NS,
+                item.count,
+            )
+            for item in finding.affected
+        ]
+        for finding in report.findings
+        if finding.kind is not FindingKind.SCAN
+    ]
+
+
+# --- whole stores -----------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_store_is_whole(sandbox: Sandbox) -> None:
+    sandbox.write("a", b"1")
+    sandbox.write("d/b", b"2" * 3_000_000)
+    sandbox.back_up()
+    sandbox.write("a", b"3")
+    sandbox.back_up()
+    for read_data in (False, True):
+        report = check(sandbox.store, read_data=read_data)
+        assert report.is_whole
+        assert (report.snapshots, report.trees, report.files, report.unneeded_chunks) == (2, 3, 3, 0)
+        assert (report.read_bytes > 0) is read_data
+
+
+def test_an_empty_store_is_whole(store: Store) -> None:
+    assert check(store, read_data=True) == CheckReport(())
+
+
+def test_large_files_and_folders_and_depth_are_whole(make_store: MakeStore) -> None:
+    store = make_store(chunking=SMALL_CHUNKS)
+    publish(store, {"big": BIG, "again": BIG, "wide": WIDE})
+    deep = plant_deep(store, 3000)
+    store.add_snapshot(Snapshot(RECORD_VERSION, "deep", "", T0_NS, T0_NS, msgspec.structs.replace(deep, name=b"")))
+    report = check(store, read_data=True)
+    assert report.findings == ()
+    assert report.unneeded_chunks == 0
+    assert report.trees == 3003
+
+
+def test_what_nothing_needs_is_counted_and_no_error(store: Store) -> None:
+    publish(store, {"a": b"1"})
+    plant(store, {"b": b"22", "c": {}})
+    report = check(store, read_data=True)
+    assert report.is_whole
+    assert (report.unneeded_chunks, report.unneeded_segments) == (3, 2)
+    assert report.unneeded_bytes > 2
+
+
+def test_an_interrupted_backup_is_no_damage(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.write("a", b"1")
+
+    def fail(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sandbox.store, "add_snapshot", fail)
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.back_up()
+    report = check(sandbox.store, read_data=True)
+    assert (report.findings, report.snapshots, report.trees, report.unneeded_chunks) == ((), 0, 1, 0)
+
+
+def test_progress_is_told(store: Store) -> None:
+    publish(store, {"a": b"1"})
+    steps = []
+
+    class Progress(CheckProgress):
+        def begin(self, step: str, total: int = 0) -> None:
+            steps.append(step)
+            super().begin(step, total)
+
+    check(store, read_data=True, progress=Progress())
+    assert steps[0] == "database pages"
+    assert {"data", "segments", "chunk index", "snapshots", "folders"} <= set(steps)
+
+
+# --- chunks and trees -------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_chunk_is_told_with_the_files_that_need_it(damaged: Store) -> None:
+    publish(damaged, {"a": b"other"})
+    second = publish(damaged, {"a": b"lost", "d": {"copy": b"lost"}})
+    publish(damaged, {"a": b"other", "d": {"copy": b"lost"}})
+    publish(damaged, {"x": b"lost"}, "home")
+    drop(damaged, Table.CHUNKS, find_content(damaged, second, b"a"))
+    report = check(damaged, read_data=False)
+    assert kinds(report) == ["chunk"]
+    assert affected(report) == [[("docs", "a", 1, 1, 1), ("docs", "d/copy", 1, 2, 2), ("home", "x", 0, 0, 1)]]
+
+
+def test_a_missing_tree_is_told_with_the_folders_it_is(damaged: Store) -> None:
+    stored = publish(damaged, {"d": {"e": {"a": b"1"}}, "b": b"1"})
+    drop(damaged, Table.CHUNKS, find_content(damaged, stored, b"d/e"))
+    report = check(damaged, read_data=False)
+    assert kinds(report) == ["tree"]
+    assert affected(report) == [[("docs", "d/e/", 0, 0, 1)]]
+    drop(damaged, Table.CHUNKS, stored.snapshot.root.content)
+    assert affected(check(damaged, read_data=False)) == [[("docs", "/", 0, 0, 1)]]
+
+
+def test_a_span_list_that_is_missing_or_damaged_is_told(damaged: Store) -> None:
+    stored = publish(damaged, {"big": BIG, "small": b"1"})
+    chunk = find_content(damaged, stored, b"big")
+    flip_chunk(damaged, chunk)
+    report = check(damaged, read_data=False)
+    assert "chunk" in kinds(report)
+    assert [("docs", "big", 0, 0, 1)] in affected(report)
+    drop(damaged, Table.CHUNKS, chunk)
+    assert affected(check(damaged, read_data=False)) == [[("docs", "big", 0, 0, 1)]]
+
+
+def test_a_missing_chunk_below_a_span_list_is_told(damaged: Store) -> None:
+    publish(damaged, {"big": BIG, "d": {"again": BIG}})
+    drop(damaged, Table.CHUNKS, chunk_id(BIG[10 * 1024 : 11 * 1024]))
+    assert affected(check(damaged, read_data=False)) == [[("docs", "big", 0, 0, 1), ("docs", "d/again", 0, 0, 1)]]
+
+
+def test_a_missing_part_of_a_wide_folder_is_told(damaged: Store) -> None:
+    stored = publish(damaged, {"wide": WIDE, "a": b"1"})
+    record = bytes(damaged.reader().read(find_content(damaged, stored, b"wide")))
+    assert record[:1] == b"L"
+    drop(damaged, Table.CHUNKS, unpack_spans(record[2:])[1].chunk)
+    report = check(damaged, read_data=False)
+    assert kinds(report)[-1] == "tree"
+    assert affected(report)[-1] == [("docs", "wide/", 0, 0, 1)]
+
+
+def test_contents_that_do_not_add_up_are_told(damaged: Store) -> None:
+    chunks = damaged.parameters.chunking
+    with damaged.writer() as writer:
+        span = plant_data(writer, chunks, b"12345").spans
+        good = Entry(b"", 0o100644, 0, 0, 0, 0, 5, 0, span)
+        too_long = pack_span(ChunkId(span[:32]), 6)
+        entries = [
+            msgspec.structs.replace(good, name=b"empty span", content=pack_span(ChunkId(span[:32]), 0)),
+            msgspec.structs.replace(good, name=b"good"),
+            msgspec.structs.replace(good, name=b"size", size=4),
+            msgspec.structs.replace(good, name=b"span", size=6, content=too_long),
+        ]
+        big = plant_data(writer, chunks, BIG)
+        [list_span] = unpack_spans(big.spans)
+        entries.append(msgspec.structs.replace(good, name=b"tall", size=30_001, level=1, content=pack_span(list_span.chunk, 30_001)))
+        entries.append(msgspec.structs.replace(good, name=b"taller", size=30_000, level=2, content=big.spans))
+        tree = writer.add(Kind.TREE, encode_tree(Tree(RECORD_VERSION, {}, {}, tuple(entries))))
+    damaged.add_snapshot(Snapshot(RECORD_VERSION, "docs", "", T0_NS, T0_NS, Entry(b"", 0o40755, 0, 0, 0, 1, 0, 0, tree)))
+    found = [item[1] for items in affected(check(damaged, read_data=False)) for item in items]
+    assert sorted(found) == ["empty span", "size", "span", "tall", "taller"]
+
+
+def test_entries_that_must_not_be_shown_are_told(damaged: Store) -> None:
+    good = Entry(b"good", 0o100644, 0, 0, 0, 0, 0, 0, b"")
+    bad = [
+        msgspec.structs.replace(good, name=b"a/b"),
+        msgspec.structs.replace(good, name=b"d", mode=0o40755, content=b"short"),
+        good,
+        good,
+        msgspec.structs.replace(good, name=b"strange", mode=0o170000),
+    ]
+    with damaged.writer() as writer:
+        tree = writer.add(Kind.TREE, encode_tree(Tree(RECORD_VERSION, {}, {}, tuple(bad))))
+    damaged.add_snapshot(Snapshot(RECORD_VERSION, "docs", "", T0_NS, T0_NS, Entry(b"", 0o40755, 0, 0, 0, 1, 0, 0, tree)))
+    report = check(damaged, read_data=False)
+    assert [item[1] for items in affected(report) for item in items] == ["a/b", "d/", "/", "strange"]
+    assert set(kinds(report)) == {"tree"}
+
+
+def test_a_chunk_that_is_no_tree_where_one_is_needed_is_told(damaged: Store) -> None:
+    with damaged.writer() as writer:
+        chunk = writer.add(Kind.DATA, b"no tree")
+    damaged.add_snapshot(Snapshot(RECORD_VERSION, "docs", "", T0_NS, T0_NS, Entry(b"", 0o40755, 0, 0, 0, 1, 0, 0, chunk)))
+    report = check(damaged, read_data=False)
+    assert kinds(report) == ["tree"]
+    assert affected(report) == [[("docs", "/", 0, 0, 1)]]
+
+
+# --- the index and the segments ---------------------------------------------------------------------------------------
+
+
+def test_damaged_file_data_is_found_by_reading_it(damaged: Store) -> None:
+    stored = publish(damaged, {"a": b"lost", "b": {}})
+    plant(damaged, {"c": b"kept"})
+    publish(damaged, {"a": b"lost", "c": b"kept"})
+    flip_chunk(damaged, find_content(damaged, stored, b"a"))
+    assert check(damaged, read_data=False).is_whole
+    report = check(damaged, read_data=True)
+    assert kinds(report) == ["segment"]
+    assert "1 of its 1 chunks" in report.findings[0].what
+    assert affected(report) == [[("docs", "a", 0, 1, 2)]]
+
+
+def test_a_damaged_tree_is_found_without_reading_data(damaged: Store) -> None:
+    stored = publish(damaged, {"a": b"1"})
+    flip_chunk(damaged, stored.snapshot.root.content)
+    for read_data, kind in ((False, "tree"), (True, "segment")):
+        report = check(damaged, read_data=read_data)
+        assert kinds(report) == [kind]
+        assert affected(report) == [[("docs", "/", 0, 0, 1)]]
+
+
+def test_a_missing_segment_is_one_finding_with_all_its_files(damaged: Store) -> None:
+    stored = publish(damaged, {f"f{number}": b"%d" % number for number in range(8)})
+    segment = locate(damaged, find_content(damaged, stored, b"f0")).segment
+    drop(damaged, Table.SEGMENTS, segment_key(segment))
+    for read_data in (False, True):
+        report = check(damaged, read_data=read_data)
+        assert kinds(report) == ["segment"]
+        assert [item[1] for item in affected(report)[0]] == [f"f{number}" for number in range(8)]
+
+
+@pytest.mark.parametrize("header", [b"", b"ys", b"xx" + bytes(18), b"ys\x02\x01\x00\x00" + bytes(14), b"ys\x01\x01\x00\x00" + b"\xff" * 14])
+def test_a_segment_without_a_header_is_found(damaged: Store, header: bytes) -> None:
+    stored = publish(damaged, {"a": b"1"})
+    segment = locate(damaged, find_content(damaged, stored, b"a")).segment
+    put(damaged, Table.SEGMENTS, segment_key(segment), header)
+    report = check(damaged, read_data=True)
+    assert kinds(report) == ["segment"]
+    assert affected(report) == [[("docs", "a", 0, 0, 1)]]
+
+
+def test_index_entries_that_lead_nowhere_are_found(damaged: Store) -> None:
+    stored = publish(damaged, {"a": b"1", "b": b"2", "c": b"3"})
+    location = locate(damaged, find_content(damaged, stored, b"a"))
+    put(damaged, Table.CHUNKS, find_content(damaged, stored, b"a"), Location(location.segment, 3).pack())
+    put(damaged, Table.CHUNKS, find_content(damaged, stored, b"b"), b"short")
+    put(damaged, Table.CHUNKS, find_content(damaged, stored, b"c"), Location(2**48 - 1, 0).pack())
+    report = check(damaged, read_data=False)
+    assert sorted(kinds(report)) == ["index", "segment", "segment"]
+    assert sorted(item[1] for items in affected(report) for item in items) == ["a", "b", "c"]
+
+
+def test_two_chunks_in_one_place_are_found(damaged: Store) -> None:
+    stored = publish(damaged, {"a": b"1", "b": b"2"})
+    chunk = find_content(damaged, stored, b"a")
+    put(damaged, Table.CHUNKS, chunk, locate(damaged, find_content(damaged, stored, b"b")).pack())
+    assert affected(check(damaged, read_data=False)) == [[("docs", "a", 0, 0, 1), ("docs", "b", 0, 0, 1)]]
+    report = check(damaged, read_data=True)
+    assert sorted(kinds(report)) == ["index", "segment"]
+
+
+# --- snapshots and what backups remember ------------------------------------------------------------------------------
+
+
+def test_a_damaged_snapshot_record_is_found(damaged: Store) -> None:
+    stored = publish(damaged, {"a": b"1"})
+    publish(damaged, {"a": b"1"}, "home")
+    key = damaged.environment.get(Table.SNAPSHOT_IDS, stored.id) or b""
+    flip(damaged, Table.SNAPSHOTS, key, 0)
+    report = check(damaged, read_data=False)
+    assert set(kinds(report)) == {"snapshot"}
+    assert report.snapshots == 1
+    assert all(stored.id.hex() in finding.what or "'docs'" in finding.what for finding in report.findings)
+
+
+def test_a_flipped_bit_that_leaves_a_snapshot_readable_is_found(damaged: Store) -> None:
+    stored = publish(damaged, {"a": b"1"})
+    key = damaged.environment.get(Table.SNAPSHOT_IDS, stored.id) or b""
+    record = damaged.environment.get(Table.SNAPSHOTS, key) or b""
+    put(damaged, Table.SNAPSHOTS, key, record.replace(b"/home/ann", b"/home/bob"))
+    report = check(damaged, read_data=False)
+    assert set(kinds(report)) == {"snapshot"}
+    assert report.snapshots == 1
+
+
+def test_the_lists_of_snapshots_must_agree(damaged: Store) -> None:
+    first, second, third = (publish(damaged, {"a": b"%d" % number}) for number in range(3))
+    key = damaged.environment.get(Table.SNAPSHOT_IDS, second.id) or b""
+    drop(damaged, Table.SNAPSHOT_IDS, first.id)
+    drop(damaged, Table.SNAPSHOTS, key)
+    put(damaged, Table.SNAPSHOT_IDS, third.id, b"")
+    report = check(damaged, read_data=False)
+    assert kinds(report) == ["snapshot"] * 4
+    for stored, times in ((first, 1), (second, 1), (third, 2)):
+        assert sum(stored.id.hex() in finding.what for finding in report.findings) == times
+
+
+def test_a_snapshot_filed_under_another_source_is_found(damaged: Store) -> None:
+    stored = publish(damaged, {})
+    id_, record = encode_snapshot(stored.snapshot)
+    put(damaged, Table.SNAPSHOTS, b"home\0" + bytes(8), record)
+    put(damaged, Table.SNAPSHOT_IDS, id_, b"home\0" + bytes(8))
+    assert any("filed under another source" in finding.what for finding in check(damaged, read_data=False).findings)
+
+
+def test_a_snapshot_of_a_newer_release_is_told(damaged: Store) -> None:
+    stored = publish(damaged, {})
+    damaged.add_snapshot(msgspec.structs.replace(stored.snapshot, source="new", version=99))
+    report = check(damaged, read_data=False)
+    assert kinds(report) == ["snapshot"]
+    assert "version 99" in report.findings[0].what
+
+
+def test_what_backups_remember_is_checked(damaged: Store) -> None:
+    tree = plant(damaged, {"a": b"lost"}).tree
+    with damaged.writer() as writer:
+        for path, seen_tree in ((b"good", tree), (b"gone", TreeId(ChunkId(b"\1" * 32)))):
+            writer.after_trees(seen_change("docs", path, SeenDirectory(RECORD_VERSION, seen_tree, (UNTRUSTED,))))
+    put(damaged, Table.SCAN, b"\0" * 32, b"\xc1")
+    report = check(damaged, read_data=False)
+    assert kinds(report) == ["scan", "scan"]
+    drop(damaged, Table.CHUNKS, chunk_id(b"lost"))
+    assert "new snapshots will have the same damage" in check(damaged, read_data=False).findings[-1].what
+
+
+# --- much damage ------------------------------------------------------------------------------------------------------
+
+
+def test_findings_are_bounded(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check_module, "FINDINGS_MAX", 10)
+    stored = publish(damaged, {f"f{number:02}": b"%d" % number for number in range(30)})
+    for number in range(30):
+        drop(damaged, Table.CHUNKS, find_content(damaged, stored, b"f%02d" % number))
+    report = check(damaged, read_data=True)
+    assert (len(report.findings), report.findings_more) == (10, 20)
+    assert [items[0][1] for items in affected(report)] == [f"f{number:02}" for number in range(10)]
+
+
+def test_affected_paths_are_bounded(damaged: Store) -> None:
+    publish(damaged, {f"f{number:02}": b"lost" for number in range(30)})
+    drop(damaged, Table.CHUNKS, chunk_id(b"lost"))
+    [finding] = check(damaged, read_data=False).findings
+    assert (len(finding.affected), finding.affected_more) == (20, 10)
+
+
+Contents = dict[tuple[str, bytes], tuple[Entry, bytes | YesterError]]
+"""By snapshot and path: the entry, and a file's bytes, or the error that came instead of what it holds."""
+
+
+def _contents(store: Store) -> Contents:
+    """Everything that can be seen in a store."""
+    found: Contents = {}
+    trees = TreeReader(store.reader())
+    for stored in store.snapshots():
+        label = f"{stored.snapshot.source}@{stored.snapshot.name} {stored.id.hex()}"
+        waiting = [(b"", stored.snapshot.root)]
+        while waiting:
+            path, entry = waiting.pop()
+            data: bytes | YesterError = b""
+            try:
+                if entry.mode & 0o170000 == 0o40000:
+                    waiting += [(path + b"/" + child.name, child) for child in trees.read(entry.tree).entries]
+                elif entry.mode & 0o170000 == 0o100000:
+                    data = bytes(FileReader(trees.chunks, entry.file_content, entry.size).read(0, entry.size))
+            except YesterError as error:
+                data = error
+            found[label, path] = entry, data
+    return found
+
+
+PLAN: Plan = {"a": b"1", "big": BIG[:5000], "d": {"text": b"text " * 100, "link": "a"}, "wide": WIDE}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store to make damaged copies of."""
+    path = tmp_path_factory.mktemp("template") / "store"
+    with Store.create(path, chunking=SMALL_CHUNKS) as store:
+        publish(store, PLAN)
+        publish(store, {"a": b"2", "d": {"text": b"text " * 100}, "wide": WIDE})
+        publish(store, {"x": b"1"}, "home")
+    return path
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@pytest.mark.expect_log
+def test_every_flipped_bit_that_matters_is_found(template: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """One bit of one value of any table but `scan`: either check finds it, or all that is in the store is as before."""
+    path = tmp_path_factory.mktemp("flip") / "store"
+    shutil.copytree(template, path)
+    with Store.open(path) as store:
+        before = _contents(store)
+        table = data.draw(st.sampled_from([Table.SEGMENTS, Table.CHUNKS, Table.SNAPSHOTS, Table.SNAPSHOT_IDS]))
+        with store.environment.read() as view:
+            values = [(key, len(value)) for key, value in view.iterate(table)]
+        key, length = data.draw(st.sampled_from(values))
+        flip(store, table, key, data.draw(st.integers(0, length - 1)), 1 << data.draw(st.integers(0, 7)))
+        report = check(store, read_data=True)
+        try:
+            after = _contents(store)
+        except YesterError:
+            after = {}
+        assert not report.is_whole or before == after
+        for place, (entry, content) in after.items():
+            if not isinstance(content, YesterError) and place in before:
+                assert (entry, content) == before[place]
+    shutil.rmtree(path.parent)
+
+
+# --- LMDB's own pages -------------------------------------------------------------------------------------------------
+
+
+def test_damaged_pages_are_found_before_anything_is_opened(template: Path, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(template, path)
+    data = bytearray((path / "data.mdb").read_bytes())
+    pages = len(data) // 4096
+    found = set()
+    for page in range(2, pages):
+        copy = bytearray(data)
+        copy[page * 4096 : page * 4096 + 16] = b"\xff" * 16
+        (path / "data.mdb").write_bytes(copy)
+        report = check_path(path, read_data=True)
+        # The first bytes of most pages are LMDB's; of others they are the middle of a segment, or nobody's.
+        assert set(kinds(report)) in (set(), {"database"}, {"segment"})
+        found |= set(kinds(report))
+    assert "database" in found
+
+
+def test_a_store_that_is_written_meanwhile_is_not_damaged(sandbox: Sandbox) -> None:
+    """Another process commits all the time, new chunks and freed pages; check looks again and again."""
+    sandbox.write("a", os.urandom(100_000))
+    sandbox.back_up()
+    program = """
+import os, sys
+from pathlib import Path
+from yester.engine.backup import BackupOptions, back_up
+from yester.store.store import Store
+store, folder = map(Path, sys.argv[1:])
+with Store.open(store) as opened:
+    number = 0
+    print("ready", flush=True)
+    while True:
+        number += 1
+        (folder / f"file{number % 5}").write_bytes(os.urandom(20_000))
+        back_up(opened, [folder], BackupOptions(source="busy"))
+"""
+    busy = sandbox.folder / "busy"
+    busy.mkdir()
+    command = [sys.executable, "-c", program, os.fspath(sandbox.store.path), os.fspath(busy)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"ready\n"
+            for _ in range(5):
+                assert check(sandbox.store, read_data=True).findings == ()
+        finally:
+            writer.kill()
+    assert len(sandbox.store.snapshots("busy")) > 5
+
+
+def test_check_does_not_keep_a_backup_waiting(sandbox: Sandbox) -> None:
+    sandbox.write("a", b"1")
+    sandbox.back_up()
+    with sandbox.store.backup_lock(lambda _: None):
+        assert check(sandbox.store, read_data=True).is_whole
