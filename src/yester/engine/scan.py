@@ -17,6 +17,7 @@ import logging
 import os
 import stat
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -35,7 +36,7 @@ from yester.core.records import (
 from yester.core.treediff import same_entry
 from yester.engine.source import OPEN_DIRECTORY, FileBytes, SourceReader, make_entry, special_content
 from yester.engine.trees import TreeReader, store_tree
-from yester.errors import CorruptionError, NotFoundError, UsageError
+from yester.errors import CorruptionError, FormatError, NotFoundError, UsageError
 from yester.store.chunks import Change, WriteCounts
 from yester.store.segments import Kind
 from yester.store.store import Store, forget_seen_change, seen_change
@@ -232,14 +233,14 @@ class SourceScan:
                     child = self._open_subfolder(directory, child_name, child_status)
                     if child is not None:
                         stack.append(child)
-                        if len(stack) > _OPEN_DIRECTORIES_MAX:
-                            far = stack[-_OPEN_DIRECTORIES_MAX]
+                        if len(stack) > _OPEN_DIRECTORIES_MAX and (far := stack[-_OPEN_DIRECTORIES_MAX]).handle >= 0:
                             os.close(far.handle)
                             far.handle = -1
                     continue
                 entry = self._leave(directory)
                 stack.pop()
                 if not stack:
+                    os.close(directory.handle)
                     return entry, directory.xattr_names
                 self._return_to(stack[-1], directory)
                 self._add_subfolder(stack[-1], directory, entry)
@@ -266,8 +267,8 @@ class SourceScan:
         """List a directory, and back up everything in it but subfolders."""
         self._progress.directories += 1
         self._progress.current = path
-        seen = self._store.find_seen(self._source, path)
-        directory = _Directory(name, path, handle, status, rules, (), seen, self._old_entries(seen) if seen else {})
+        seen, old = self._recall(path)
+        directory = _Directory(name, path, handle, status, rules, (), seen, old)
         try:
             directory.xattrs = self._reader.read_xattrs(handle, status)
             if _identity(status) == self._store_identity:
@@ -276,7 +277,7 @@ class SourceScan:
             if status.st_dev != self._root_device and (self._options.one_file_system or status.st_dev in self._skipped_devices):
                 return directory
             with os.scandir(handle) as listing:
-                items = sorted((os.fsencode(item.name), item) for item in listing)
+                items = sorted(((os.fsencode(item.name), item) for item in listing), key=itemgetter(0))
         except OSError as error:
             self._problem(path, f"cannot be listed: {error.strerror}")
             return directory
@@ -379,16 +380,20 @@ class SourceScan:
         names_below.update(name for name, _ in directory.xattrs)
         return make_entry(directory.name, directory.status, Content(0, tree), xattrs=directory.xattrs)
 
-    def _old_entries(self, seen: SeenDirectory) -> dict[bytes, tuple[Entry, Mark]]:
-        """What the tree of the last backup holds, by name. Nothing, if it is damaged: then all is read again."""
+    def _recall(self, path: bytes) -> tuple[SeenDirectory | None, dict[bytes, tuple[Entry, Mark]]]:
+        """What the last backup saw of a directory, and the entries it stored, by name.
+
+        Nothing at all if any of that is damaged: then all is read again, and nothing is taken over.
+        """
         try:
-            entries = self._old_trees.read(seen.tree).entries
-        except CorruptionError as error:
-            _log.warning("%s; the folder it belongs to is read again", error.message)
-            return {}
-        if len(entries) != len(seen.marks):
-            return {}
-        return {entry.name: (entry, mark) for entry, mark in zip(entries, seen.marks, strict=True)}
+            seen = self._store.find_seen(self._source, path)
+            entries = self._old_trees.read(seen.tree).entries if seen is not None else ()
+        except (CorruptionError, FormatError) as error:
+            _log.warning("%s; the folder %s is read again", error.message, os.fsdecode(self._host_prefix + path))
+            return None, {}
+        if seen is None or len(entries) != len(seen.marks):
+            return None, {}
+        return seen, {entry.name: (entry, mark) for entry, mark in zip(entries, seen.marks, strict=True)}
 
     def _add_subfolder(self, parent: _Directory, child: _Directory, entry: Entry) -> None:
         parent.xattr_names |= child.xattr_names
