@@ -13,6 +13,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -144,7 +145,8 @@ class Environment:
             self._env.close()
             raise
         self._read_bytes = 0
-        self._map_range = _find_map(path / DATA_FILE)
+        self._map_lock = threading.Lock()
+        """Held while the map is moved, and while its pages are released: they must not be those of somebody else by then."""
 
     def _refuse_foreign_database(self) -> None:
         ours = {table.value for table in Table}
@@ -171,7 +173,7 @@ class Environment:
             try:
                 transaction = self._env.begin(buffers=True)
             except lmdb.MapResizedError:
-                self._env.set_mapsize(0)
+                self._set_map_bytes(0)
                 transaction = self._env.begin(buffers=True)
             with transaction:
                 yield ReadTransaction(self, transaction)
@@ -201,9 +203,9 @@ class Environment:
                     with self._env.begin(write=True, buffers=True) as transaction:
                         return apply(WriteTransaction(self, transaction))
                 except lmdb.MapFullError:
-                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                    self._set_map_bytes(int(self._env.info()["map_size"]) * 2)
                 except lmdb.MapResizedError:
-                    self._env.set_mapsize(0)
+                    self._set_map_bytes(0)
 
     def last_transaction(self) -> int:
         """Number of the last committed transaction: changes whenever anything in the store does. About 2 µs."""
@@ -221,10 +223,17 @@ class Environment:
         the mapping's page-table entries is always safe: a later access maps them again.
         """
         self._read_bytes += read_bytes
-        if self._read_bytes >= _RELEASE_BYTES and self._map_range is not None:
+        if self._read_bytes >= _RELEASE_BYTES:
             self._read_bytes = 0
-            start, length = self._map_range
-            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+            with self._map_lock:
+                place = _find_map(self.path / DATA_FILE)
+                if place is not None:
+                    _libc.madvise(ctypes.c_void_p(place[0]), ctypes.c_size_t(place[1]), mmap.MADV_DONTNEED)
+
+    def _set_map_bytes(self, map_bytes: int) -> None:
+        """Map so much; 0 for as much as another process has made it. Read transactions of other threads end with an error."""
+        with self._map_lock:
+            self._env.set_mapsize(map_bytes)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
