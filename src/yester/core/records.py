@@ -232,6 +232,9 @@ def decode_seen(record: bytes | memoryview) -> SeenDirectory:
         FormatError: made by a newer release.
     """
     seen: SeenDirectory = _decode(_seen_decoder, record, "scan")
+    if len(seen.tree) != ID_BYTES:
+        message = f"a scan record is damaged: its directory id has {len(seen.tree)} bytes"
+        raise CorruptionError(message)
     return seen
 
 
