@@ -15,7 +15,7 @@ from yester.cli.tuning import tune_process
 from yester.engine.backup import BackupOptions, BackupResult, DryRun, back_up
 from yester.engine.scan import BackupProgress
 from yester.engine.source import count_source
-from yester.errors import NotFoundError
+from yester.errors import ConflictError, NotFoundError
 from yester.store.store import Store
 
 SKIPPED = 3
@@ -81,7 +81,10 @@ def _open_or_create(path: Path) -> Store:
     try:
         return open_store(path)
     except NotFoundError:
-        store = Store.create(path)
+        try:
+            store = Store.create(path)
+        except ConflictError:
+            return open_store(path)  # Another backup has made it just now.
         print(f"made a new store in {path}", file=sys.stderr)
         return store
 

@@ -30,6 +30,9 @@ FORMAT_VERSION = 1
 _FORMAT_KEY = b"format"
 _GENERATION_KEY = b"snapshots_generation"
 _LOCK_FILE = "backup.lock"
+_STORE_BYTES_MIN = 2 * 4096
+"""LMDB begins a data file with two pages, of at least so many bytes; a full disk may have had room for only one."""
+_FILES = {DATA_FILE, "lock.mdb", _LOCK_FILE}
 _LOCK_POLL_S = 0.2
 
 
@@ -70,22 +73,39 @@ class Store:
             StoreAccessError: the operating system refuses.
         """
         try:
+            missing = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            present = set(os.listdir(path))
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileExistsError, NotADirectoryError) as error:
             message = f"{path} is a file, not a folder; no store was made"
             raise ConflictError(message, hint="name a folder with --store") from error
         except OSError as error:
             message = f"cannot make the folder {path} for a store: {error.strerror}"
             raise StoreAccessError(message) from error
-        if not present <= {DATA_FILE, "lock.mdb", _LOCK_FILE}:
+        try:
+            # Two that make a store here at once: the second must not take the file that the first has just begun for a remnant.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            store = cls._create_alone(path, chunking or ChunkParams(), map_bytes)
+        finally:
+            os.close(handle)
+        try:
+            for folder in [path, *(folder.parent for folder in missing)]:
+                _sync_folder(folder)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _create_alone(cls, path: Path, chunking: ChunkParams, map_bytes: int) -> Self:
+        """As `create`, in a directory in which nobody else makes a store meanwhile."""
+        if not set(os.listdir(path)) <= _FILES:
             message = f"{path} is not empty and is not a store; nothing was changed"
             raise ConflictError(message, hint="name a missing or empty folder with --store")
-        unfinished = DATA_FILE in present and (path / DATA_FILE).stat().st_size == 0
-        if unfinished:
-            (path / DATA_FILE).unlink()
+        if _is_unfinished(path):
+            (path / DATA_FILE).unlink(missing_ok=True)
         environment = Environment(path, create=True, map_bytes=map_bytes)
-        parameters = Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking or ChunkParams())
+        parameters = Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking)
 
         def put_format(transaction: WriteTransaction) -> bool:
             if transaction.get(Table.META, _FORMAT_KEY) is not None:
@@ -110,6 +130,8 @@ class Store:
         if path.exists() and not path.is_dir():
             message = f"{path} is a file, and a store is a folder"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
+        if path.is_dir() and _is_unfinished(path):
+            raise _unfinished_error(path)
         if path.is_dir() and not (path / DATA_FILE).exists() and any(path.iterdir()):
             message = f"{path} is a folder with other things in it, not a store"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
@@ -328,11 +350,42 @@ def _scan_key(source: str, path: bytes) -> bytes:
     return blake3(_source_prefix(source) + path).digest()
 
 
+def _is_unfinished(path: Path) -> bool:
+    """Whether making a store in this directory ended before it had any content. A store that was in use is not mistaken for that."""
+    present = set(os.listdir(path))
+    if "lock.mdb" not in present or not present <= {"lock.mdb", DATA_FILE}:
+        return False
+    return DATA_FILE not in present or (path / DATA_FILE).stat().st_size < _STORE_BYTES_MIN
+
+
+def _unfinished_error(path: Path) -> NotFoundError:
+    message = f"{path} is not a store: making one there was interrupted"
+    return NotFoundError(message, hint="run `yester init` there again")
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: LMDB syncs its file, which need not include the file's name.
+
+    Raises:
+        StoreAccessError: the disk failed.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # Names may be made in it and not read. The file system will write it in its own time.
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        message = f"cannot write the folder {path} to its disk: {error.strerror}"
+        raise StoreAccessError(message) from error
+    finally:
+        os.close(handle)
+
+
 def _read_parameters(view: ReadTransaction, path: Path) -> Parameters:
     record = view.get(Table.META, _FORMAT_KEY)
     if record is None:
-        message = f"{path} is not a store: making one there was interrupted"
-        raise NotFoundError(message, hint="run `yester init` there again")
+        raise _unfinished_error(path)
     try:
         version = msgspec.msgpack.decode(record)[0]
         if version > FORMAT_VERSION:

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""A backup that is killed or interrupted at any moment harms nothing, and the next one goes on from what it stored."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.faults.sabotage import ROOT, Call, Fault, Saboteur
+from tests.faults.witness import SMALL_CHUNKS, Nodes, judge, sample_nodes, write_nodes
+from yester.cli.main import INTERRUPTED
+from yester.engine.check import check
+from yester.errors import NotFoundError
+from yester.store.datafile import DATA_FILE
+from yester.store.lmdb import Table
+from yester.store.store import Store
+
+FILES = 60
+COMMITS_MIN = 12
+CALLS_MIN = 30
+SEED = 5
+
+
+class Sample:
+    """A folder to back up, and a store that holds a snapshot of another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: Nodes = sample_nodes(1, 0, files=FILES)
+        self.other_nodes: Nodes = sample_nodes(2, 0, files=5)
+        self.folder = folder / "sample"
+        self.other = folder / "other"
+        self.store = folder / "store"
+        write_nodes(self.folder, self.nodes)
+        write_nodes(self.other, self.other_nodes)
+        Store.create(self.store, chunking=SMALL_CHUNKS).close()
+
+    def copy_store(self, path: Path) -> Path:
+        """A store to be harmed."""
+        shutil.copytree(self.store, path)
+        return path
+
+    def nodes_of(self, source: str) -> Nodes:
+        return self.other_nodes if source == "other" else self.nodes
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory, saboteur: Saboteur) -> Sample:
+    sample = Sample(tmp_path_factory.mktemp("kill"))
+    assert saboteur.run("backup", "--store", sample.store, sample.other).status == 0
+    return sample
+
+
+@pytest.fixture(scope="module")
+def whole(sample: Sample, saboteur: Saboteur, tmp_path_factory: pytest.TempPathFactory) -> "Backup":
+    """What a backup of the sample does if nothing goes wrong."""
+    return back_up(sample, sample.copy_store(tmp_path_factory.mktemp("whole") / "store"), saboteur)
+
+
+class Look(NamedTuple):
+    """What is in a store."""
+
+    sources: list[str]
+    """Of its snapshots, sorted."""
+    chunks: int
+    remembered: int
+    """Folders of which a backup has remembered what it saw."""
+
+
+def look(sample: Sample, path: Path) -> Look:
+    """Check a store, and read all of it."""
+    with Store.open(path) as store:
+        report = check(store, read_data=True)
+        assert report.is_whole, report
+        snapshots = store.snapshots()
+        for stored in snapshots:
+            judgement = judge(store, stored, sample.nodes_of(stored.snapshot.source))
+            assert judgement.is_whole(), judgement
+        with store.environment.read() as view:
+            return Look([stored.snapshot.source for stored in snapshots], view.count(Table.CHUNKS), view.count(Table.SCAN))
+
+
+class Backup(NamedTuple):
+    """What a backup that succeeded did."""
+
+    read_files: int
+    new_bytes: int
+
+
+def back_up(sample: Sample, path: Path, saboteur: Saboteur) -> Backup:
+    """A backup with which nothing goes wrong; all must be whole after it."""
+    ending = saboteur.run("backup", "--json", "--store", path, sample.folder)
+    assert ending.status == 0, ending
+    summary = json.loads(ending.out)
+    assert summary["skipped"] == []
+    assert "sample" in look(sample, path).sources
+    return Backup(ending.files, summary["new_bytes"])
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_backup_killed_at_any_commit_harms_nothing_and_is_gone_on_with(
+    sample: Sample, whole: "Backup", saboteur: Saboteur, tmp_path: Path, moment: str
+) -> None:
+    before = look(sample, sample.copy_store(tmp_path / "0"))
+    nexts, published = [], []
+    for number in count(1):
+        path = sample.copy_store(tmp_path / str(number))
+        fault = Fault(before_commit=number) if moment == "before" else Fault(after_commit=number)
+        ending = saboteur.run("backup", "--store", path, sample.folder, fault=fault)
+        if ending.status == 0:
+            break  # it has fewer commits than that
+        assert ending.status == -signal.SIGKILL, ending
+        left = look(sample, path)
+        next_ = back_up(sample, path, saboteur)
+        assert (next_.new_bytes < whole.new_bytes) == (left.chunks > before.chunks)
+        assert (next_.read_files < whole.read_files) == (left.remembered > before.remembered)
+        nexts.append(next_)
+        published.append("sample" in left.sources)
+        shutil.rmtree(path)
+    assert len(nexts) >= COMMITS_MIN
+    assert published == [False] * (len(nexts) - 1) + [moment == "after"], "the last commit publishes the snapshot, and no other"
+    assert nexts[-1] == Backup(0, 0)
+    assert nexts == sorted(nexts, reverse=True), "the later it was killed, the less is left to do"
+    assert sum(0 < next_.read_files < whole.read_files for next_ in nexts) >= COMMITS_MIN // 2
+
+
+@pytest.mark.parametrize("action", [Call.KILL_BEFORE, Call.KILL_HALF], ids=["before", "half done"])
+def test_a_first_backup_killed_at_any_system_call_leaves_nothing_that_the_next_minds(
+    sample: Sample, saboteur: Saboteur, tmp_path: Path, action: Call
+) -> None:
+    """Making the store, all commits of the backup, and publishing the snapshot."""
+    seen = []
+    for number in count(1):
+        path = tmp_path / str(number)
+        ending = saboteur.run("backup", "--store", path, sample.other, fault=Fault(call=number, action=action))
+        if ending.status == 0:
+            break
+        assert ending.status == -signal.SIGKILL, ending
+        seen.append(_stage(sample, path))
+        ending = saboteur.run("backup", "--store", path, sample.other)
+        assert ending.status == 0, ending
+        assert set(look(sample, path).sources) == {"other"}
+        shutil.rmtree(path)
+    assert len(seen) >= CALLS_MIN
+    stages = list(dict.fromkeys(seen))
+    assert stages[:2] == ["making one there was interrupted", "empty"]
+    assert stages[2:] in ([], ["published"])
+    assert seen == sorted(seen, key=stages.index)
+
+
+def _stage(sample: Sample, path: Path) -> str:
+    try:
+        return "published" if look(sample, path).sources else "empty"
+    except NotFoundError as error:
+        return error.message.partition(": ")[2]
+
+
+@pytest.mark.parametrize("data_bytes", [None, 0, 4096])
+@pytest.mark.parametrize("command", ["init", "backup"])
+def test_a_store_of_which_only_the_first_bytes_were_made_is_made_again(
+    sample: Sample, saboteur: Saboteur, tmp_path: Path, data_bytes: int | None, command: str
+) -> None:
+    path = tmp_path / "store"
+    path.mkdir()
+    (path / "lock.mdb").touch()
+    if data_bytes is not None:
+        (path / DATA_FILE).write_bytes((sample.store / DATA_FILE).read_bytes()[:data_bytes])
+
+    with pytest.raises(NotFoundError, match="making one there was interrupted"):
+        Store.open(path)
+    ending = saboteur.run(command, "--store", path, *([sample.other] if command == "backup" else []))
+
+    assert ending.status == 0, ending
+    assert look(sample, path).sources == (["other"] if command == "backup" else [])
+
+
+def test_a_store_that_was_in_use_and_is_empty_now_is_not_made_again(sample: Sample, saboteur: Saboteur, tmp_path: Path) -> None:
+    """Somebody must hear that all is gone."""
+    path = sample.copy_store(tmp_path / "store")
+    os.truncate(path / DATA_FILE, 0)
+    ending = saboteur.run("backup", "--store", path, sample.other)
+    assert ending.status == 1
+    assert "is only 0 bytes long" in ending.err
+    assert (path / DATA_FILE).stat().st_size == 0
+
+
+def _interruptions() -> Iterator[Fault]:
+    """SIGINT at seeded moments: after a number of files, at a commit; and impatiently twice."""
+    rng = random.Random(SEED)
+    for _ in range(6):
+        yield Fault(signal=signal.SIGINT, after_files=(rng.randrange(1, FILES - 5),))
+        yield Fault(signal=signal.SIGINT, before_commit=rng.randrange(1, COMMITS_MIN))
+        yield Fault(signal=signal.SIGINT, after_commit=rng.randrange(1, COMMITS_MIN))
+        file = rng.randrange(1, FILES - 5)
+        yield Fault(signal=signal.SIGINT, after_files=(file,), before_commit=rng.randrange(1, COMMITS_MIN))
+
+
+def _name(fault: Fault) -> str:
+    steps = {"before commit": fault.before_commit, "after commit": fault.after_commit, "after file": sum(fault.after_files)}
+    return ", ".join(f"{step} {number}" for step, number in steps.items() if number)
+
+
+@pytest.mark.parametrize("fault", [*_interruptions()], ids=_name)
+def test_an_interrupted_backup_says_so_and_harms_nothing(
+    sample: Sample, whole: "Backup", saboteur: Saboteur, tmp_path: Path, fault: Fault
+) -> None:
+    path = sample.copy_store(tmp_path / "store")
+    ending = saboteur.run("backup", "--store", path, sample.folder, fault=fault)
+    assert ending.status == INTERRUPTED, ending
+    assert ending.out == ""
+    assert ending.err.strip() == "yester: interrupted; what was stored so far is kept and will be found again"
+    left = look(sample, path)
+    assert left.sources == ["other"]
+    assert back_up(sample, path, saboteur).new_bytes <= whole.new_bytes
+
+
+def _start(store: Path, folder: Path) -> subprocess.Popen[str]:
+    command: list[str | Path] = [sys.executable, "-m", "yester", "backup", "--store", store, folder]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_several_backups_at_once_wait_for_each_other_say_so_and_are_all_whole(sample: Sample, tmp_path: Path) -> None:
+    path = sample.copy_store(tmp_path / "store")
+    folders = {f"folder{number}": sample_nodes(10 + number, 0, files=15) for number in range(3)}
+    for name, nodes in folders.items():
+        write_nodes(tmp_path / name, nodes)
+    with ExitStack() as stack, Store.open(path) as store:
+        with store.backup_lock(lambda _holder: None):
+            processes = [stack.enter_context(_start(path, tmp_path / name)) for name in folders]
+            for process in processes:
+                assert process.stderr is not None
+                said = process.stderr.readline()
+                assert said == f"waiting: another backup into this store is running (process {os.getpid()})\n"
+        for process in processes:
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+            assert out.startswith("snapshot ")
+        assert check(store, read_data=True).is_whole
+        snapshots = {stored.snapshot.source: stored for stored in store.snapshots()}
+        assert set(snapshots) == {"other", *folders}
+        for name, nodes in folders.items():
+            assert judge(store, snapshots[name], nodes).is_whole()
+
+
+def test_backups_that_all_find_no_store_make_one_together(sample: Sample, tmp_path: Path) -> None:
+    """One of several at once makes it; before there was a lock, in half of such rounds some backup failed."""
+    folders = {f"folder{number}": sample_nodes(10 + number, 0, files=3) for number in range(4)}
+    for name, nodes in folders.items():
+        write_nodes(tmp_path / name, nodes)
+    for number in range(3):
+        path = tmp_path / f"store{number}"
+        with ExitStack() as stack:
+            processes = [stack.enter_context(_start(path, tmp_path / name)) for name in folders]
+            endings = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+        assert [status for _, _, status in endings] == [0, 0, 0, 0], endings
+        assert sum("made a new store" in err for _, err, _ in endings) == 1
+        with Store.open(path) as store:
+            assert check(store, read_data=True).is_whole
+            for stored in store.snapshots():
+                assert judge(store, stored, folders.pop(stored.snapshot.source)).is_whole()
+        assert not folders
+        folders = {f"folder{number}": sample_nodes(10 + number, 0, files=3) for number in range(4)}
