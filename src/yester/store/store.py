@@ -137,6 +137,8 @@ class Store:
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
         environment = Environment(path, readonly=readonly, map_bytes=map_bytes)
         try:
+            if not readonly:
+                environment.clear_stale_readers()
             with environment.read() as view:
                 parameters = _read_parameters(view, path)
         except BaseException:
