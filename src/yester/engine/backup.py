@@ -96,7 +96,7 @@ def default_source_name(folders: list[Path]) -> str:
 
 def check_source_name(source: str) -> None:
     """Raises UsageError unless `source` can be a folder name in the mount and a key in the store."""
-    raw = source.encode("utf-8", "surrogateescape")
+    raw = source.encode("utf-8", "surrogatepass")
     if not is_valid_name(raw) or any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in source) or source == "live":
         message = f"{source!r} cannot name a source"
         raise UsageError(message, hint="use 1 to 255 bytes of UTF-8 without '/' or control characters; 'live' is reserved")

@@ -404,8 +404,8 @@ class SourceScan:
             self._take(parent, entry, child.status)
 
     def _return_to(self, parent: _Directory, child: _Directory) -> None:
-        """Close the child; open its parent again if it was closed on the way down."""
-        if parent.handle < 0:
+        """Close the child; open its parent again if it was closed on the way down. The child may be one that could not be."""
+        if parent.handle < 0 <= child.handle:
             try:
                 handle = os.open(b"..", OPEN_DIRECTORY, dir_fd=child.handle)
                 if _identity(os.fstat(handle)) == _identity(parent.status):
@@ -414,10 +414,11 @@ class SourceScan:
                     os.close(handle)
             except OSError:
                 pass
-            if parent.handle < 0 and parent.subfolders:
-                self._problem(parent.path, "was moved while it was backed up: some of its folders are missing")
-        os.close(child.handle)
-        child.handle = -1
+        if parent.handle < 0 and parent.subfolders:
+            self._problem(parent.path, "was moved while it was backed up: some of its folders are missing")
+        if child.handle >= 0:
+            os.close(child.handle)
+            child.handle = -1
 
     def _add_tree(self, entries: list[Entry]) -> TreeId:
         users = {uid: name for uid in sorted({entry.uid for entry in entries}) if (name := self._reader.user(uid))}

@@ -22,6 +22,8 @@ from yester.core.records import Entry, Extra
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took a regular file's place between stat and open must not hang the backup.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GROWTH_BYTES_MAX = 16 * 1024 * 1024
+"""Of a file that grows while it is read, no more is read: a log that is written as fast as it is read would never end."""
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENODATA)
 
 StoreChunk = Callable[[bytes | memoryview], ChunkId]
@@ -148,8 +150,9 @@ class SourceReader:
         builder = ContentBuilder(self._store_list)
         if status.st_blocks * 512 < size:
             return self._read_sparse(file, builder)
+        read = _bounded_read(file, size + _GROWTH_BYTES_MAX)
         size = 0
-        for chunk in self._chunker.cut(lambda count: os.read(file, count)):
+        for chunk in self._chunker.cut(read):
             builder.add(self._store_data(chunk), len(chunk))
             size += len(chunk)
         return FileBytes(builder.finish(), size, 0)
