@@ -159,7 +159,8 @@ def restore(
                 looker.look_at(b"", root, (owner_map or OwnerMap({}, {})).owner_of(root), is_new=is_new)
             return _result(looker.tally)
         show = partial(_show, progress)
-        files = stack.enter_context(FileRestorer(store.reader(), handle, owners, overwrite=options.overwrite, on_step=show))
+        reader = store.reader(read_ahead=True)
+        files = stack.enter_context(FileRestorer(reader, handle, owners, overwrite=options.overwrite, on_step=show))
         stack.callback(show, files.tally)
         sources = stack.enter_context(FolderChain(handle))
         job = _Restore(store, handle, files, sources, options)
@@ -192,6 +193,8 @@ def _open_destination(destination: Path, options: RestoreOptions, *, is_folder: 
             except FileExistsError:
                 pass
         elif not os.path.lexists(destination):
+            if not next(folder for folder in Path(os.path.abspath(destination)).parents if os.path.lexists(folder)).is_dir():
+                raise NotADirectoryError
             return None, True
         real = os.fsencode(os.path.realpath(destination))
         mends_permissions = is_folder and not options.dry_run and os.geteuid() != 0
@@ -391,6 +394,9 @@ class _Restore:
                 raise
             self._tally.add_shortfall(Shortfall.LINK, path)
             return False
+        if stat.S_ISLNK(entry.mode):
+            # Looking at where a symlink leads, as above, is an access.
+            os.utime(entry.name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
         self._tally.links += 1
         return True
 

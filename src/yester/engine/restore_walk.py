@@ -57,7 +57,7 @@ class StoredWalk:
         self._tally = tally
         self._pruned: set[bytes] = set()
         self._is_first = True
-        self._bad_trees: set[TreeId] = set()
+        self._bad_trees = set[TreeId]()
 
     def enter(self) -> Iterator[tuple[Visit, StoredFolder]]:
         """Each stored folder, before those in it."""

@@ -153,8 +153,8 @@ class FolderChain:
             handle = open_folder(name, parent=parent, mends_permissions=self._mends_permissions)
             self._names.append(name)
             self._handles.append(handle)
-            if len(self._handles) > OPEN_FOLDERS_MAX:
-                far = len(self._handles) - OPEN_FOLDERS_MAX - 1
+            far = len(self._handles) - OPEN_FOLDERS_MAX - 1
+            if far >= 0 and self._handles[far] >= 0:
                 os.close(self._handles[far])
                 self._handles[far] = -1
         return self._handles[-1] if self._handles else self._root
