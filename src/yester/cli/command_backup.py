@@ -11,7 +11,7 @@ from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
-from yester.cli.tuning import tune_process
+from yester.cli.tuning import MIB, tune_process
 from yester.engine.backup import BackupOptions, BackupResult, DryRun, back_up
 from yester.engine.scan import BackupProgress
 from yester.engine.source import count_source
@@ -59,7 +59,7 @@ def command(
 
     Exit status: 0 done, 1 failed (nothing was published), 2 wrong usage, 3 done but some files were skipped.
     """
-    tune_process()
+    tune_process(kept_bytes=64 * MIB)
     options = BackupOptions(name, exclude, exclude_from, exclude_caches, one_file_system, tags, message)
     progress = BackupProgress()
     if dry_run:

@@ -12,7 +12,7 @@ import click
 
 from yester.cli.options import open_store, store_option
 from yester.cli.output import print_error
-from yester.cli.tuning import tune_process
+from yester.cli.tuning import MIB, tune_process
 from yester.errors import MountError, YesterError
 
 _LOG_BYTES_MAX = 1 << 20
@@ -107,7 +107,7 @@ def _serve(store_path: Path, mount_point: Path, options: object, ready: int | No
     assert isinstance(options, MountOptions)
 
     def on_ready() -> None:
-        tune_process()
+        tune_process(kept_bytes=4 * MIB)
         if ready is not None:
             _detach()
             os.write(ready, _READY)

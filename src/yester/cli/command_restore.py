@@ -12,7 +12,7 @@ from yester.cli.command_ls import iter_below
 from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, FilesAndBytes, show_progress
-from yester.cli.tuning import tune_process
+from yester.cli.tuning import MIB, tune_process
 from yester.core.records import Entry
 from yester.engine.restore import RestoreOptions, RestoreProgress, RestoreResult, restore
 from yester.engine.restore_files import Findings
@@ -55,7 +55,7 @@ def command(
 
     Exit status: 0 done, 1 failed or something in the store is damaged, 2 wrong usage, 3 done but some files were skipped.
     """
-    tune_process()
+    tune_process(kept_bytes=64 * MIB)
     options = RestoreOptions(overwrite=overwrite, numeric_ids=numeric_ids, dry_run=dry_run)
     progress = RestoreProgress()
     changes: list[tuple[Change, bytes]] = []

@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from yester.core.content import Content
 from yester.core.records import ANY_XATTR, NAME_BYTES_MAX, Entry
@@ -51,8 +51,7 @@ _OPEN_READERS = 64
 _TREE_CACHE_ENTRIES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What `stat` shows, and for how long the kernel may remember it."""
 
     inode: Inode
@@ -110,7 +109,7 @@ class ArchivedNode(Node):
     __slots__ = ("entry",)
 
     def __init__(self, inode: Inode, parent: "Folder", name: bytes, entry: Entry) -> None:
-        super().__init__(inode, parent, name)
+        Node.__init__(self, inode, parent, name)  # half the cost of super(), once for each of 80,000 files
         self.entry: Final = entry
 
 
