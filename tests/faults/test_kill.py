@@ -8,10 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import pytest
@@ -22,7 +26,7 @@ from yester.cli.main import INTERRUPTED
 from yester.engine.check import check
 from yester.errors import NotFoundError
 from yester.store.datafile import DATA_FILE
-from yester.store.lmdb import Table
+from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.store import Store
 
 FILES = 60
@@ -221,6 +225,43 @@ def test_an_interrupted_backup_says_so_and_harms_nothing(
     left = look(sample, path)
     assert left.sources == ["other"]
     assert back_up(sample, path, saboteur).new_bytes <= whole.new_bytes
+
+
+def test_an_environment_is_not_closed_under_a_commit(tmp_path: Path) -> None:
+    """Who interrupts twice ends the wait for the thread that commits. LMDB would then use memory that is gone."""
+    may_commit = threading.Event()
+    has_begun = threading.Event()
+
+    def apply(transaction: WriteTransaction) -> str:
+        has_begun.set()
+        may_commit.wait()
+        transaction.put(Table.META, b"key", b"value")
+        return "committed"
+
+    environment = Environment(tmp_path, create=True)
+    with ThreadPoolExecutor() as pool:
+        written = pool.submit(environment.write, apply)
+        has_begun.wait()
+        closed = pool.submit(environment.close)
+        while not _is_running(environment.close):
+            time.sleep(0.001)  # nothing tells when a thread gets there
+        may_commit.set()
+        assert written.result() == "committed"
+        closed.result()
+    with Environment(tmp_path) as environment:
+        assert environment.get(Table.META, b"key") == b"value"
+
+
+def _is_running(method: Callable[[], object]) -> bool:
+    return any(frame.f_code is method.__code__ for frame in _all_frames())
+
+
+def _all_frames() -> Iterator[FrameType]:
+    for newest in sys._current_frames().values():
+        frame: FrameType | None = newest
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
 
 
 def _start(store: Path, folder: Path) -> subprocess.Popen[str]:

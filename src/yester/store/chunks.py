@@ -247,6 +247,7 @@ class ChunkWriter:
         self._uncompressed = threading.Semaphore(UNCOMPRESSED_SEGMENTS_MAX)
         self._queue: Queue[_ClosedSegment | _Flush | None] = Queue(UNCOMMITTED_SEGMENTS_MAX)
         self._failure: BaseException | None = None
+        self._is_abandoned = False
         self._codecs = threading.local()
         self._compressors = ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="compress")
         self._committer = threading.Thread(target=self._commit_loop, name="commit", daemon=True)
@@ -261,11 +262,14 @@ class ChunkWriter:
             if exception_type is None:
                 self.flush()
         finally:
-            if exception_type is not None:
-                self._failure = self._failure or InterruptedError()
+            self._is_abandoned = exception_type is not None
             self._queue.put(None)
             self._committer.join()
             self._compressors.shutdown(cancel_futures=True)
+        is_consequence = exception_type is not None and issubclass(exception_type, StoreAccessError) and self._failure not in rest
+        if is_consequence and self._failure is not None:
+            # After a failed commit LMDB refuses everything. What this thread met is that; the other one knows why.
+            raise self._failure
 
     def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
         """Store a chunk unless the store has it, and return its id. `data` is kept until it is compressed: never reuse it.
@@ -356,7 +360,7 @@ class ChunkWriter:
                     item.done.set_result(None)
 
     def _commit(self, batch: list[tuple[_ClosedSegment, bytes]]) -> None:
-        if not batch or self._failure is not None:
+        if not batch or self._failure is not None or self._is_abandoned:
             return
 
         def apply(transaction: WriteTransaction) -> None:

@@ -124,6 +124,7 @@ class Environment:
         """
         self.path = path
         self.readonly = readonly
+        self._writing: Final = threading.Lock()
         if not create or (path / DATA_FILE).exists():
             check_data_file(path)
         with _translated(path):
@@ -157,8 +158,9 @@ class Environment:
         raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
 
     def close(self) -> None:
-        """End all use. Safe to call twice."""
-        self._env.close()
+        """End all use. Waits for a commit that goes on: if the user interrupts that, the environment stays open. Safe to call twice."""
+        with self._writing:
+            self._env.close()
 
     def __enter__(self) -> Self:
         return self
@@ -198,7 +200,7 @@ class Environment:
             StoreFullError: the disk is full; nothing was changed.
         """
         while True:
-            with _translated(self.path):
+            with self._writing, _translated(self.path):
                 try:
                     with self._env.begin(write=True, buffers=True) as transaction:
                         return apply(WriteTransaction(self, transaction))
@@ -336,13 +338,19 @@ def _translated(path: Path) -> Iterator[None]:
         raise _disk_error(path, error) from error
 
 
+_STATE = "what was committed before is whole"
+
+
 def _disk_error(path: Path, error: "lmdb.Error") -> YesterError:
     """The error for a failed system call. LMDB reports EIO for a short write, which is what a full tmpfs gives."""
     text = str(error)
     if "No space left" in text or "quota exceeded" in text or (("Input/output" in text or "EIO" in text) and _is_full(path)):
-        message = f"no space left for the store {path}; what was committed before is whole"
+        message = f"no space left for the store {path}; {_STATE}"
         return StoreFullError(message, hint="free space on that disk and run the command again: it goes on from what is stored")
-    message = f"the operating system refused an access to the store {path}: {text}"
+    if "File too large" in text:
+        message = f"the store {path} may not become any larger: its file system, or `ulimit -f`, allows no larger file; {_STATE}"
+        return StoreFullError(message, hint="raise that limit, or move the store to a file system such as ext4, XFS or Btrfs")
+    message = f"the operating system refused an access to the store {path}: {text}; {_STATE}"
     return StoreAccessError(message, hint="check the disk, the permissions of the store's files, and that it is yours")
 
 
