@@ -983,15 +983,16 @@ def every_committed_tree_resolves(store: Store) -> None:
     assert report.findings == ()
 
 
-@pytest.mark.parametrize("error", [StoreFailedError(), StoreAccessError("full"), OSError(errno.EIO, "EIO")])
+@pytest.mark.parametrize("file_bytes", [3000, 20], ids=["much data", "many trees"])
+@pytest.mark.parametrize("error", [StoreFailedError(), StoreAccessError("full"), OSError(errno.EIO, "EIO")], ids=repr)
 def test_whichever_commit_fails_nothing_is_published_and_nothing_dangles(
-    make_store: MakeStore, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, error: Exception
+    make_store: MakeStore, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, error: Exception, file_bytes: int
 ) -> None:
-    """Small batches make many commits; the next backup goes on from what was committed."""
-    monkeypatch.setattr("yester.store.chunks.SEGMENT_BYTES", 4096)
-    monkeypatch.setattr("yester.store.chunks.BATCH_STORED_BYTES", 8192)
+    """Every closed segment is a commit; the next backup goes on from what was committed."""
+    monkeypatch.setattr("yester.store.chunks.SEGMENT_BYTES", file_bytes * 3)
+    monkeypatch.setattr("yester.store.chunks.BATCH_STORED_BYTES", 1)
     for number in range(60):
-        sandbox.write(f"d{number // 10}/f{number}", os.urandom(3000))
+        sandbox.write(f"d{number // 10}/f{number}", os.urandom(file_bytes))
     for nth in itertools.count(1):
         store = make_store(f"store{nth}")
         with monkeypatch.context() as patch:
@@ -1006,16 +1007,17 @@ def test_whichever_commit_fails_nothing_is_published_and_nothing_dangles(
         result = back_up(store, [sandbox.folder], BackupOptions(source="docs"))
         assert result.problems == ()
         every_committed_tree_resolves(store)
-        assert _files_below(store, result.snapshot.root) == 60
+        assert _files_below(store, result.snapshot.root, file_bytes) == 60
     assert nth > 10
 
 
-def _files_below(store: Store, root: Entry) -> int:
+def _files_below(store: Store, root: Entry, file_bytes: int) -> int:
     """How many files can be read in full."""
     trees = TreeReader(store.reader())
     empty = plant(store, {})
     found = [difference.new for difference in compare(trees, empty, root)]
-    return sum(len(FileReader(trees.chunks, entry.file_content, entry.size).read(0, 3000)) == 3000 for entry in found if entry is not None)
+    files = [FileReader(trees.chunks, entry.file_content, entry.size) for entry in found if entry is not None]
+    return sum(len(file.read(0, file_bytes)) == file_bytes for file in files)
 
 
 def test_a_backup_that_is_interrupted_goes_on_where_it_was(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

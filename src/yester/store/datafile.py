@@ -96,7 +96,7 @@ def _read_meta(file: Path, data: BinaryIO) -> _Meta:
 
 def _are_free(data: BinaryIO, meta: _Meta, pages: range, size: int) -> bool:
     """Whether all of these pages are in the list of free pages; False if the list cannot be read."""
-    if len(pages) > _FREE_TAIL_PAGES_MAX:
+    if pages.stop - pages.start > _FREE_TAIL_PAGES_MAX:
         return False
     missing = set(pages)
     waiting = [meta.free_root]
