@@ -72,7 +72,8 @@ class FileReader:
         return data[inner : inner + count]
 
     def _load_list(self, level: int, span: Span) -> "_SpanTable":
-        table = self._lists.get((level, span))
+        # Taken out and put back, so that the one that was needed longest ago is dropped first.
+        table = self._lists.pop((level, span), None)
         if table is None:
             table = _SpanTable(read_list(span, level, self._chunks.read))
             if table.bounds[-1] != span.length:
@@ -80,7 +81,7 @@ class FileReader:
                 raise CorruptionError(message)
             if len(self._lists) >= LISTS_KEPT:
                 del self._lists[next(iter(self._lists))]
-            self._lists[level, span] = table
+        self._lists[level, span] = table
         return table
 
 

@@ -65,7 +65,11 @@ def read_tree_record(chunks: ChunkSource, tree: TreeId) -> bytes:
         if total > TREE_BYTES_MAX:
             message = f"the directory record {tree.hex()} claims to be larger than any can be"
             raise CorruptionError(message)
-        parts.append(bytes(chunks.read(span.chunk)))
+        part = chunks.read(span.chunk)
+        if len(part) != span.length:
+            message = f"a part of the directory record {tree.hex()} has {len(part)} bytes where {span.length} are stated"
+            raise CorruptionError(message)
+        parts.append(bytes(part))
     return b"".join(parts)
 
 
