@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk under the store that is full, or that fails: a clear error, nothing published, all that was stored is whole."""
+"""A disk under the store that is full, limited, or that fails: a clear error, nothing published, all that was stored is whole."""
 
 import errno
 import os
@@ -168,6 +168,18 @@ def test_a_limit_on_the_size_of_files_is_told_from_a_full_disk(sample: Sample, s
         sample.assert_whole(store, "first", "second")
     assert number >= 3
     sample.assert_whole(store, "first", "second")
+
+
+@pytest.mark.parametrize("address_space", [1 << 30, 1 << 38])
+def test_a_process_with_less_address_space_than_a_map_usually_has_works(
+    sample: Sample, saboteur: Saboteur, tmp_path: Path, address_space: int
+) -> None:
+    """`ulimit -v`; and 64-bit ARM, where some kernels give a process 512 GiB."""
+    limit = Fault(address_space=address_space)
+    assert saboteur.run("backup", "--store", tmp_path, sample.first, fault=limit).status == 0
+    ending = saboteur.run("check", "--read-data", "--store", tmp_path, fault=limit)
+    assert ending.out.endswith("nothing wrong\n"), ending
+    sample.assert_whole(tmp_path, "first")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from yester.store.datafile import DATA_FILE, check_data_file
 
 MAP_BYTES = 1 << 40
 """Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
+_MAP_BYTES_MIN = 1 << 26
 READERS_MAX = 1024
 Result = TypeVar("Result")
 _RELEASE_BYTES = 32 * 1024 * 1024
@@ -128,16 +129,7 @@ class Environment:
         if not create or (path / DATA_FILE).exists():
             check_data_file(path)
         with _translated(path):
-            self._env = lmdb.open(
-                os.fspath(path),
-                map_size=map_bytes,
-                readonly=readonly,
-                readahead=True,
-                max_dbs=32,
-                max_readers=READERS_MAX,
-                create=create,
-                mode=0o600,
-            )
+            self._env = self._open(create=create, map_bytes=map_bytes)
         try:
             with _translated(path):
                 self._refuse_foreign_database()
@@ -148,6 +140,25 @@ class Environment:
         self._read_bytes = 0
         self._map_lock = threading.Lock()
         """Held while the map is moved, and while its pages are released: they must not be those of somebody else by then."""
+
+    def _open(self, *, create: bool, map_bytes: int) -> "lmdb.Environment":
+        """Open it with a smaller map where the address space has no room: 64-bit ARM may have 512 GiB of it, and `ulimit -v` less."""
+        while True:
+            try:
+                return lmdb.open(
+                    os.fspath(self.path),
+                    map_size=map_bytes,
+                    readonly=self.readonly,
+                    readahead=True,
+                    max_dbs=32,
+                    max_readers=READERS_MAX,
+                    create=create,
+                    mode=0o600,
+                )
+            except lmdb.MemoryError:
+                if map_bytes <= _MAP_BYTES_MIN:
+                    raise
+                map_bytes //= 4
 
     def _refuse_foreign_database(self) -> None:
         ours = {table.value for table in Table}
@@ -272,7 +283,15 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 path, map_bytes = sys.argv[1], int(sys.argv[2])
-with lmdb.open(path, map_size=map_bytes, readonly=True, create=False, max_readers=1024) as environment:
+while True:
+    try:
+        environment = lmdb.open(path, map_size=map_bytes, readonly=True, create=False, max_readers=1024)
+        break
+    except lmdb.MemoryError:
+        if map_bytes < 1 << 26:
+            raise
+        map_bytes //= 4
+with environment:
     for _ in range(5):
         with environment.begin():
             before = environment.info()["last_txnid"]
