@@ -359,7 +359,8 @@ def test_files_that_differ_in_any_attribute_are_two_inodes(kernel: Kernel, plant
 def test_hard_links_are_one_inode_and_others_with_the_same_bytes_are_not(kernel: Kernel, planter: Planter) -> None:
     linked = planter.file([b"data"], extra=Extra(nlink=2, link=(8, 77)))
     other = planter.file([b"data"], extra=Extra(nlink=2, link=(8, 78)))
-    planter.snapshot({b"a": linked, b"dir": {b"b": linked}, b"other": other})
+    read_later = msgspec.structs.replace(linked, atime_ns=linked.atime_ns + 1)
+    planter.snapshot({b"a": linked, b"dir": {b"b": read_later}, b"other": other})
     path = "snapshots/docs/2026-11-22_10-00-00"
     assert kernel.get(f"{path}/a") is kernel.get(f"{path}/dir/b")
     assert kernel.get(f"{path}/a") is not kernel.get(f"{path}/other")

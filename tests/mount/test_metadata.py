@@ -141,3 +141,19 @@ def test_a_fifo_and_a_socket_can_be_looked_at_but_lead_nowhere(rich_mount: Path)
     assert os.read(fifo, 1) == b""
     os.close(fifo)
     assert errno_of(os.open, rich_mount / "special" / "socket", os.O_RDONLY) == errno.ENXIO
+
+
+def test_hard_links_stay_one_file_when_one_of_them_is_renamed_after_it_was_read(place: Place) -> None:
+    """Reading changes the time of access, which alone does not make an entry a new one: the names may have different ones."""
+    first = place.write("a", b"linked")
+    second = place.folder / "b"
+    os.link(first, second)
+    os.utime(first, ns=(10**18, 10**18))
+    place.back_up()
+    os.utime(first, ns=(2 * 10**18, 10**18))
+    second.rename(place.folder / "c")
+    folder = place.shown(place.back_up())
+    place.mount()
+    assert os.path.samefile(folder / "a", folder / "c")
+    assert (folder / "a").stat().st_nlink == 2
+    place.unmount()

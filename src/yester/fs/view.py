@@ -525,5 +525,10 @@ class View:
 
 
 def _identity(entry: Entry) -> _FileIdentity:
-    """Equal for files that are one: same content and same attributes, whatever their names."""
-    return (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns, entry.size, entry.level, entry.content, entry.extra)
+    """Equal for files that are one: same content and same attributes, whatever their names.
+
+    But not the access time of a file with several names: a backup that reads one of them again keeps what it has of the
+    others as long as nothing else of them differs, and they must not fall apart.
+    """
+    atime_ns = entry.atime_ns if entry.rare.nlink == 1 else None
+    return (entry.mode, entry.uid, entry.gid, entry.mtime_ns, atime_ns, entry.size, entry.level, entry.content, entry.extra)
