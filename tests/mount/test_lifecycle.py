@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import COMMAND, Place, errno_of, find_server, mounted_below, new_place, run
+from tests.mount.conftest import COMMAND, DEADLINE_S, Place, environment, errno_of, find_server, mounted_below, new_place, run
 from tests.mount.richness import IS_ROOT
 
 
@@ -54,6 +55,18 @@ def test_a_store_and_a_mount_point_may_be_named_from_here(backed_up: Place) -> N
     assert (latest(backed_up, backed_up.path / point) / "a").read_bytes() == b"data"
     done = backed_up.run("umount", point, cwd=backed_up.path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_the_shell_has_open_does_not_stay_open(backed_up: Place) -> None:
+    read_end, write_end = os.pipe()
+    command = [*COMMAND, "mount", "--store", str(backed_up.store), "--log", str(backed_up.log), str(backed_up.point)]
+    subprocess.run(command, env=environment(backed_up.path), pass_fds=[write_end], check=True)
+    backed_up.watch(find_server(backed_up.point))
+    os.close(write_end)
+    assert select.select([read_end], [], [], DEADLINE_S) == ([read_end], [], []), "the mount holds the other end of a pipe"
+    assert os.read(read_end, 1) == b""
+    os.close(read_end)
+    backed_up.unmount()
 
 
 @pytest.mark.parametrize("name", [" blank, ro\\040 new\nline ", "no\u00a0break space \u00fc\U0001f600"])

@@ -87,6 +87,9 @@ def _become_daemon(store_path: Path, mount_point: Path, options: object, log_fil
     code = 1
     try:
         os.setsid()
+        # What the shell has open besides, a lock perhaps, must not stay open for as long as the mount lives.
+        os.closerange(3, ready)
+        os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
         _start_log(log_file)
         _serve(store_path, mount_point, options, ready=ready)
         code = 0
