@@ -458,7 +458,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @pytest.mark.expect_log
 def test_every_flipped_bit_that_matters_is_found(template: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """One bit of one value of any table but `scan`: either check finds it, or all that is in the store is as before."""
