@@ -256,7 +256,7 @@ def fill_with_everything(folder: Path) -> None:
     (folder / "nothing").write_bytes(b"")
     (folder / "large").write_bytes(os.urandom(5_000_000))
     (folder / "d/read-only").write_bytes(b"r")
-    for mode in (0, 0o400, 0o751, 0o666, 0o7777 if IS_ROOT else 0o6755):
+    for mode in (0 if IS_ROOT else 0o600, 0o400, 0o751, 0o666, 0o7777 if IS_ROOT else 0o6755):
         (folder / f"mode{mode:o}").write_bytes(b"m")
         (folder / f"mode{mode:o}").chmod(mode)
     for raw in (b"\xff\xfe", b"new\nline", b"-n", b" ", b"x" * 255, "ä".encode()):
@@ -1100,6 +1100,16 @@ def test_a_process_that_is_killed_ends_the_restore(sandbox: Sandbox, destination
     assert_same(sandbox.folder, destination)
 
 
+def test_where_no_process_can_be_started_one_does_everything(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_module, "BATCH_FILES", 1)
+    for name in "abc":
+        sandbox.write(name, b"1")
+    sandbox.back_up()
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    assert bring_back(sandbox.store, root_of(sandbox), destination, processes=2).files == 3
+    assert_same(sandbox.folder, destination)
+
+
 def test_a_bug_in_a_process_is_told_as_one(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore_module, "BATCH_FILES", 1)
     for name in "abc":
@@ -1220,7 +1230,7 @@ def test_ordinary_users_get_what_they_can_own_and_a_summary(user: OrdinaryUser) 
     assert counts.pop("OWNER") == [12, ["foreign", "foreign-setuid", "many0", "many1", "many2"]]
     assert counts.pop("SET_ID") == [1, ["foreign-setuid"]]
     assert counts.pop("DEVICE") == [1, ["null"]]
-    assert counts.pop("XATTR")[1][:2] == ["secret", "secret"]
+    assert counts.pop("XATTR")[1][0] == "secret"
     assert counts == {}
     assert (out / "foreign").stat().st_uid == user.uid
     modes = {name: stat.S_IMODE((out / name).stat().st_mode) for name in os.listdir(out)}

@@ -23,6 +23,7 @@ Memory: bounded, but for about 300 bytes for each stored file that has several n
 
 import ctypes
 import errno
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -52,6 +53,8 @@ idle at the end. A restore that is a single batch needs no other process."""
 PROCESSES_MAX = 8
 """Beyond this, folders cannot be made as fast as they are filled."""
 
+_log = logging.getLogger(__name__)
+
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.EACCES)
 
 
@@ -75,7 +78,7 @@ class RestoreProgress:
     """Counters that the restore keeps up to date; another thread may read them at any time."""
 
     files: int = 0
-    """Regular files in place: written or found."""
+    """In place: regular files and further names of them, and whatever was found there."""
     directories: int = 0
     others: int = 0
     written_bytes: int = 0
@@ -244,17 +247,28 @@ class _Restore:
 
     def _write_files(self, batches: Iterator[list[Task]]) -> None:
         first, second = next(batches, []), next(batches, None)
-        count = self._options.processes or min(PROCESSES_MAX, len(os.sched_getaffinity(0)))
-        if second is None or count == 1:
+        pool = None if second is None else self._start_pool()
+        if second is None or pool is None:
             for task in chain(first, second or (), chain.from_iterable(batches)):
                 self._files.run(task)
             return
-        store_path = os.fsencode(os.path.abspath(self._store.path))
-        setup = Setup(store_path, self._root, self._options.numeric_ids, self._options.overwrite)
-        with WorkerPool(count, setup, self._take_tally) as pool:
+        with pool:
             for batch in chain([first, second], batches):
                 pool.submit(batch)
             pool.finish()
+
+    def _start_pool(self) -> WorkerPool | None:
+        """None if this process shall do everything, or has to: it may run as somebody who cannot start another."""
+        count = self._options.processes or min(PROCESSES_MAX, len(os.sched_getaffinity(0)))
+        if count == 1:
+            return None
+        store_path = os.fsencode(os.path.abspath(self._store.path))
+        setup = Setup(store_path, self._root, self._options.numeric_ids, self._options.overwrite)
+        try:
+            return WorkerPool(count, setup, self._take_tally)
+        except OSError as error:
+            _log.info("no other processes could be started: %s", error)
+            return None
 
     def _batches(self, walk: StoredWalk) -> Iterator[list[Task]]:
         """Make all folders, and give what there is to write into them."""

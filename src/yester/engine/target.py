@@ -7,7 +7,8 @@ Rules that keep a hostile tree, or somebody who changes the target meanwhile, fr
 
 - A folder is reached from the target's own handle, one component at a time, each opened with `O_NOFOLLOW`: no symlink is
   ever followed, `..` is never used, and paths may be longer than PATH_MAX.
-- A file gets its bytes and all metadata before it gets its name. Files that do not reach that point leave nothing.
+- A file gets its bytes and all metadata before it gets its name. Files that do not reach that point leave nothing; but where the file
+  system has no files without names (NFS, FAT), a process that is killed leaves `.yester-restore-…` behind.
 - Names appear with calls that fail if the name exists; replacing one is a rename, and never writes into what was there.
 - Metadata goes to open handles; those of what is not a regular file or folder are `O_PATH`, by way of /proc/self/fd.
 
@@ -409,13 +410,16 @@ class Target:
             with suppress(OSError):
                 os.chmod(handle, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
                 has_changed = True
+        shortfalls = set()
         for name, value in xattrs:
             try:
                 if _find_xattr(handle, name) != value:
                     os.setxattr(handle, name, value)
                     has_changed |= name == _ACL_ACCESS
             except (OSError, ValueError):  # ENOSPC too: ext4 has a limit for each file; ValueError: a NUL in the name
-                self._note(Shortfall.ACL if name in _ACLS else Shortfall.XATTR, path)
+                shortfalls.add(Shortfall.ACL if name in _ACLS else Shortfall.XATTR)
+        for shortfall in shortfalls:
+            self._note(shortfall, path)
         return has_changed
 
     def _matches(self, handle: bytes, status: os.stat_result, entry: Entry, owner: Owner) -> bool:
