@@ -289,6 +289,17 @@ def test_mount_cleans_up_a_dead_mount_and_mounts(dead: Place) -> None:
     dead.unmount()
 
 
+def test_a_mount_whose_process_hangs_can_be_taken_away(backed_up: Place) -> None:
+    server = backed_up.mount()
+    server.signal(signal.SIGSTOP)
+    try:
+        assert backed_up.run("umount", "--lazy", backed_up.point).returncode == 0
+        assert not mounted_below(backed_up.path)
+    finally:
+        server.signal(signal.SIGCONT)
+    server.wait_ended()
+
+
 # --- no FUSE, no rights -----------------------------------------------------------------------------------------------
 
 

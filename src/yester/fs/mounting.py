@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,10 +84,21 @@ def parse_mount_table(table: bytes) -> list[MountedAt]:
 
 
 def find_mount(path: Path) -> MountedAt | None:
-    """The topmost mount at exactly this path; None if nothing is mounted there."""
-    # A dead mount cannot be examined: this resolves what it can, and takes the rest as it stands.
-    wanted = Path(os.path.realpath(path))
-    return next((mount for mount in reversed(mounts()) if mount.path == wanted), None)
+    """The topmost mount at exactly this path; None if nothing is mounted there. Does not touch the mount."""
+    table = mounts()
+    for wanted in _resolved(path):
+        found = next((mount for mount in reversed(table) if mount.path == wanted), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _resolved(path: Path) -> Iterator[Path]:
+    """The path without symlinks: first as if its last component were none, since looking at it may wait for a process that hangs."""
+    absolute = Path.cwd() / path
+    if absolute.name != "..":
+        yield Path(os.path.realpath(absolute.parent)) / absolute.name
+    yield Path(os.path.realpath(absolute))
 
 
 def prepare_mount_point(path: Path, store: Path) -> Path:
@@ -189,9 +200,9 @@ async def _end_on_signal() -> None:
 
 
 def unmount(path: Path, *, lazy: bool = False) -> bool:
-    """Unmount a yester mount and wait until its process has let go; returns whether it had died already.
+    """Unmount a yester mount; returns whether its process had died already.
 
-    `lazy` takes it out of sight at once, and it ends when the last open file is closed.
+    `lazy` takes it out of sight at once, even if its process hangs, and it ends when the last open file is closed.
 
     Raises:
         NotFoundError: no yester mount is there. BusyError: something in it is in use. MountError: the system refused.
@@ -200,7 +211,7 @@ def unmount(path: Path, *, lazy: bool = False) -> bool:
     if there is None or not there.is_ours:
         message = f"{path} is not a yester mount; nothing was unmounted"
         raise NotFoundError(message, hint="`findmnt -t fuse.yester` lists those there are")
-    is_dead = there.is_dead()
+    is_dead = not lazy and there.is_dead()
     _fusermount(there.path, lazy=lazy or is_dead)
     give_up = time.monotonic() + _UNMOUNT_WAIT_S
     while not lazy and (now := find_mount(path)) is not None and now.device == there.device:
