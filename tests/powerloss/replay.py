@@ -13,6 +13,7 @@ sectors. So a state is a *durable* prefix of the log plus some of the writes up 
 Every state must mount (ext4 recovers its journal), and then satisfy the verifier given the marks before it.
 """
 
+import itertools
 import json
 import os
 import random
@@ -29,6 +30,9 @@ from queue import SimpleQueue
 from typing import IO, NamedTuple, Self
 
 SECTOR_BYTES = 512
+TEAR_SECTORS = 8
+"""Writes tear between physical sectors of 4 KiB. ext4's superblock is one write of 1 KiB with a checksum: a disk that tears it
+makes the file system unmountable, which says nothing of a store on it."""
 PARTIAL_WRITES_MAX = 24
 """Writes after a flush that a partial state chooses from: a disk's queue is of that order."""
 
@@ -109,7 +113,11 @@ class Recording:
         runs = [(start, end) for start, end in runs if any(entry.length for entry in self.entries[start : end + 1])]
         states = []
         for number, (start, end) in enumerate(sorted(rng.choices(runs, k=count))):
-            writes = [index for index in range(start, min(end + 1, len(self.entries))) if self.entries[index].length][:PARTIAL_WRITES_MAX]
+            # A write that asks for a flush first, as a journal's commit block, only arrives after all before it.
+            unordered = itertools.takewhile(
+                lambda index: not self.entries[index].flags & _FLUSH, range(start, min(end + 1, len(self.entries)))
+            )
+            writes = [index for index in unordered if self.entries[index].length][:PARTIAL_WRITES_MAX]
             chosen = [index for index in writes if rng.random() < 0.6] or writes[-1:]
             kept = tuple((index, _surviving(rng, self.entries[index].length)) for index in chosen)
             # The power may have gone just before the next flush: what was acknowledged by then counts.
@@ -146,7 +154,7 @@ def _read_entries(log: IO[bytes]) -> Iterator[Write]:
 def _surviving(rng: random.Random, length: int) -> tuple[range, ...]:
     """Which sectors of a write arrived: all, all but the end, all but the beginning, or the two ends."""
     sectors = length // SECTOR_BYTES
-    a, b = sorted((rng.randrange(sectors + 1), rng.randrange(sectors + 1)))
+    a, b = sorted(rng.randrange(sectors // TEAR_SECTORS + 1) * TEAR_SECTORS for _ in range(2))
     return rng.choice([(range(sectors),), (range(sectors),), (range(a),), (range(a, sectors),), (range(a), range(b, sectors))])
 
 
