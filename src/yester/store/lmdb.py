@@ -30,7 +30,7 @@ MAP_BYTES = 1 << 40
 _MAP_BYTES_MIN = 1 << 26
 READERS_MAX = 1024
 Result = TypeVar("Result")
-_RELEASE_BYTES = 32 * 1024 * 1024
+_RELEASE_BYTES = 8 * 1024 * 1024
 """Read so much through the map, then let go of its pages; see `Environment.release_pages`."""
 
 

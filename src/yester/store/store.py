@@ -21,7 +21,7 @@ from yester.core.chunking import ChunkParams
 from yester.core.ids import ChunkId, SnapshotId, snapshot_id
 from yester.core.records import SeenDirectory, Snapshot, decode_seen, decode_snapshot, encode_seen, encode_snapshot
 from yester.core.times import snapshot_name
-from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError
+from yester.errors import ConflictError, CorruptionError, FormatError, LimitError, NotFoundError, StoreAccessError
 from yester.store.chunks import ChunkReader, ChunkWriter
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
@@ -393,7 +393,14 @@ def _read_parameters(view: ReadTransaction, path: Path) -> Parameters:
         if version > FORMAT_VERSION:
             message = f"the store {path} has format {version}; this release reads up to {FORMAT_VERSION}; nothing was changed"
             raise FormatError(message, hint="use a newer yester with this store")
-        return msgspec.msgpack.decode(record, type=Parameters)
-    except (msgspec.DecodeError, TypeError, IndexError, KeyError) as error:
-        message = f"the parameters of the store {path} are damaged: {error}"
-        raise CorruptionError(message) from error
+        parameters = msgspec.msgpack.decode(record, type=Parameters)
+    except (msgspec.DecodeError, ValueError, TypeError, IndexError, KeyError, RecursionError, LimitError) as error:
+        raise _damaged_parameters(path, str(error)) from error
+    if version < 1:
+        raise _damaged_parameters(path, f"there is no format {version}")
+    return parameters
+
+
+def _damaged_parameters(path: Path, problem: str) -> CorruptionError:
+    message = f"the parameters of the store {path} are damaged: {problem}"
+    return CorruptionError(message, hint="restore the store from a copy; keep the damaged file until then")
