@@ -43,7 +43,7 @@ def file_history(store: Store, trees: TreeReader, source: str, path: bytes) -> t
 
     Decodes every snapshot of the source (3 µs each) and reads every distinct folder on the way to the path once:
     snapshots that share a folder are told apart by its id alone. 100 snapshots of the Linux source, each with other
-    changes: 0.02 s.
+    changes: 0.08 s.
     """
     finder = _PathFinder(trees, path)
     versions: list[Version] = []
