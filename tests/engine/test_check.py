@@ -314,6 +314,14 @@ def test_a_segment_without_a_header_is_found(damaged: Store, header: bytes) -> N
     assert affected(report) == [[("docs", "a", 0, 0, 1)]]
 
 
+@pytest.mark.parametrize("key", [b"short", b"x" * 40, bytes(9), b"\xff" * 8])
+def test_a_segment_with_a_strange_key_is_found(damaged: Store, key: bytes) -> None:
+    publish(damaged, {"a": b"1"})
+    put(damaged, Table.SEGMENTS, key, damaged.environment.get(Table.SEGMENTS, segment_key(1)) or b"")
+    put(damaged, Table.CHUNKS, key, Location(1, 0).pack())
+    assert "segment" in kinds(check(damaged, read_data=True))
+
+
 def test_index_entries_that_lead_nowhere_are_found(damaged: Store) -> None:
     stored = publish(damaged, {"a": b"1", "b": b"2", "c": b"3"})
     location = locate(damaged, find_content(damaged, stored, b"a"))

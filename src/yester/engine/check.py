@@ -218,12 +218,18 @@ def _read_all_segments(environment: Environment, progress: CheckProgress) -> tup
             environment.release_pages(sum(len(stored) for _, stored in batch))
             with environment.read() as view:
                 for (key, _), result in zip(batch, results, strict=True):
-                    number = int.from_bytes(key, "big")
-                    if result is None or not _agrees_with_index(view, number, result[0]):
+                    number = _segment_number(key)
+                    if number is not None and (result is None or not _agrees_with_index(view, number, result[0])):
                         suspects.add(number)
                     read_bytes += result[1] if result else 0
             progress.done += len(batch)
             start = batch[-1][0] + b"\0"
+
+
+def _segment_number(key: bytes) -> int | None:
+    """The number of a segment; None if no index entry could name it."""
+    number = int.from_bytes(key, "big")
+    return number if len(key) == len(segment_key(0)) and number < 1 << 48 else None
 
 
 def _hash_segment(codec: Codec, stored: bytes | memoryview) -> tuple[list[ChunkId], int]:
@@ -395,7 +401,10 @@ class _Check:
         """Compare the index with the headers; returns the place and id of each chunk in the suspected segments."""
         self._progress.begin("segments", self._view.count(Table.SEGMENTS))
         for key, stored in self._view.iterate(Table.SEGMENTS):
-            number = int.from_bytes(key, "big")
+            number = _segment_number(key)
+            if number is None:
+                self._note((key, "segment"), FindingKind.SEGMENT, f"the key {key.hex()} is no segment's")
+                continue
             try:
                 self._places.add_segment(number, parse_header(stored).bounds)
             except (CorruptionError, FormatError) as error:
