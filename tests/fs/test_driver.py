@@ -323,6 +323,18 @@ def test_only_what_fitted_counts_as_told(listing: Listing, planter: Planter, vie
     assert view.node_count() == known
 
 
+def test_what_was_listed_is_known_until_it_is_forgotten(listing: Listing, planter: Planter, view: View) -> None:
+    planter.snapshot({b"a": b"data"})
+    folder = find(listing.operations, SNAPSHOT)
+    handle = answer(listing.operations.opendir, folder, NO_CONTEXT)
+    [_, _, (_, inode, _)] = listing.read(handle, 0, 100)
+    assert find(listing.operations, f"{SNAPSHOT}/a") == inode
+    answer(listing.operations.forget, [(inode, 1)])
+    assert view.node(inode) is not None
+    answer(listing.operations.forget, [(inode, 1)])
+    assert view.node(inode) is None
+
+
 def test_what_an_open_folder_lists_does_not_change(listing: Listing, planter: Planter) -> None:
     planter.snapshot({})
     folder = find(listing.operations, "snapshots/docs")
