@@ -141,7 +141,7 @@ def connections(path: Path) -> Iterator[Path]:
         yield folder
         return
     if not IS_ROOT:
-        pytest.skip("there is no control of FUSE connections here")
+        pytest.skip("connections cannot be controlled here")
     folder = path / "connections"
     folder.mkdir()
     subprocess.run(["mount", "-t", "fusectl", "none", folder], check=True)
