@@ -401,6 +401,51 @@ def test_the_cache_is_bounded(environment: Environment, monkeypatch: pytest.Monk
     assert decoded[:1] == [1]
 
 
+def test_an_environment_that_is_closed_waits_for_what_is_decoded_ahead(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its map would be gone under the thread that decodes: a segmentation fault."""
+    ids = store_all(environment, [os.urandom(1 << 20) for _ in range(4)])
+    began, may_go_on, events = threading.Event(), threading.Event(), []
+    decode = chunks_module._decode_segment
+
+    def decode_slowly(environment: Environment, view: object, codec: object, number: int) -> object:
+        if threading.current_thread().name.startswith("read-ahead"):
+            began.set()
+            may_go_on.wait(60)
+            events.append("decoded")
+        return decode(environment, view, codec, number)  # type: ignore[arg-type]  # passed on as they come
+
+    def close() -> None:
+        environment.close()
+        events.append("closed")
+
+    monkeypatch.setattr(chunks_module, "_decode_segment", decode_slowly)
+    ChunkReader(environment, read_ahead=True).read(ids[0])
+    assert began.wait(60)
+    closing = threading.Thread(target=close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    may_go_on.set()
+    closing.join(60)
+    assert events == ["decoded", "closed"]
+
+
+def test_values_outlive_the_environment(environment: Environment) -> None:
+    """A thread that reads while another closes has an error, not a map that is gone."""
+    [chunk] = store_all(environment, [os.urandom(1 << 20)])
+    segments = []
+
+    def read() -> None:
+        with environment.read() as view:
+            segments.append(view.get(Table.SEGMENTS, segment_key(1)))
+            environment.close()
+            view.get(Table.CHUNKS, chunk)
+
+    with pytest.raises(YesterError):
+        read()
+    assert [parse_header(segment or b"").chunk_count for segment in segments] == [1]
+
+
 def test_new_chunks_are_seen_by_readers_that_are_open(environment: Environment) -> None:
     reader = ChunkReader(environment)
     for number in range(5):

@@ -65,7 +65,7 @@ class Location:
         return (self.segment << 16 | self.place).to_bytes(_LOCATION_BYTES, "little")
 
 
-def unpack_location(stored: bytes | memoryview) -> Location:
+def unpack_location(stored: bytes) -> Location:
     """The location of a stored index value.
 
     Raises:
@@ -95,8 +95,8 @@ class _DecodedSegment:
 class ChunkReader:
     """Gives chunks by id, keeping the most recently used segments decompressed.
 
-    With `read_ahead`, a second thread decodes the segment after the one that is needed while segments are needed in order,
-    as when a folder or a large file is read from front to end.
+    With `read_ahead`, the environment's background thread decodes the segment after the one that is needed while segments are
+    needed in order, as when a folder or a large file is read from front to end.
     """
 
     def __init__(self, environment: Environment, *, cache_bytes: int = CACHE_BYTES, read_ahead: bool = False) -> None:
@@ -150,12 +150,11 @@ def _decode_segment(environment: Environment, view: ReadTransaction, codec: Code
 
 
 class _ReadAhead:
-    """Decodes the next segment on a thread of its own while segments are taken in order."""
+    """Decodes the next segment on the environment's background thread while segments are taken in order."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._codec = Codec()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
         self._last = 0
         self._next: tuple[int, Future[_DecodedSegment | None]] | None = None
 
@@ -164,7 +163,7 @@ class _ReadAhead:
         waiting, self._next = self._next, None
         segment = waiting[1].result() if waiting is not None and waiting[0] == number else None
         if number == self._last + 1:
-            self._next = number + 1, self._thread.submit(self._decode, number + 1)
+            self._next = number + 1, self._environment.in_background(self._decode, number + 1)
         self._last = number
         return segment
 
