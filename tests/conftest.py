@@ -80,7 +80,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the mount tests if asked to."""
+    """Let tests be interrupted, and watch the mount tests if asked to."""
+    # Whoever starts the tests in the background of a script has them ignore SIGINT, and so all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--require-mounts"):
         config.pluginmanager.register(MountWatch())
 
