@@ -430,22 +430,6 @@ def test_an_environment_that_is_closed_waits_for_what_is_decoded_ahead(environme
     assert events == ["decoded", "closed"]
 
 
-def test_values_outlive_the_environment(environment: Environment) -> None:
-    """A thread that reads while another closes has an error, not a map that is gone."""
-    [chunk] = store_all(environment, [os.urandom(1 << 20)])
-    segments = []
-
-    def read() -> None:
-        with environment.read() as view:
-            segments.append(view.get(Table.SEGMENTS, segment_key(1)))
-            environment.close()
-            view.get(Table.CHUNKS, chunk)
-
-    with pytest.raises(YesterError):
-        read()
-    assert [parse_header(segment or b"").chunk_count for segment in segments] == [1]
-
-
 def test_new_chunks_are_seen_by_readers_that_are_open(environment: Environment) -> None:
     reader = ChunkReader(environment)
     for number in range(5):

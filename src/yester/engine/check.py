@@ -232,7 +232,7 @@ def _segment_number(key: bytes) -> int | None:
     return number if len(key) == len(segment_key(0)) and number < 1 << 48 else None
 
 
-def _hash_segment(codec: Codec, stored: bytes) -> tuple[list[ChunkId], int]:
+def _hash_segment(codec: Codec, stored: bytes | memoryview) -> tuple[list[ChunkId], int]:
     header = parse_header(stored)
     payload = memoryview(codec.decode(stored, header))
     bounds = header.bounds
@@ -241,7 +241,7 @@ def _hash_segment(codec: Codec, stored: bytes) -> tuple[list[ChunkId], int]:
 
 def _agrees_with_index(view: ReadTransaction, number: int, chunks: list[ChunkId]) -> bool:
     """Whether each chunk of a segment is indexed just there. A chunk that is not may also be one that nothing needs any more."""
-    return all(view.get(Table.CHUNKS, chunk) == Location(number, place).pack() for place, chunk in enumerate(chunks))
+    return all(bytes(view.get(Table.CHUNKS, chunk) or b"") == Location(number, place).pack() for place, chunk in enumerate(chunks))
 
 
 # --- step 3: the structure ----------------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ class _Check:
                 suspected.setdefault(location.segment, []).append((location.place, chunk))
         return suspected
 
-    def _locate(self, chunk: ChunkId, value: bytes) -> tuple[Location, int, Hashable]:
+    def _locate(self, chunk: ChunkId, value: bytes | memoryview) -> tuple[Location, int, Hashable]:
         """What an index entry says: the location and its number; a number of -1 and a trouble if there is no such place."""
         try:
             location = unpack_location(value)
@@ -465,7 +465,7 @@ class _Check:
             record = bytes(value)
             stored_id = snapshot_id(record)
             shown = f"the snapshot record of {key[:-9].decode('utf-8', 'backslashreplace')!r} with id {stored_id.hex()}"
-            if self._view.get(Table.SNAPSHOT_IDS, stored_id) != key:
+            if bytes(self._view.get(Table.SNAPSHOT_IDS, stored_id) or b"") != key:
                 self._note((key, "id"), FindingKind.SNAPSHOT, f"{shown} is not listed under that id: it or the list is damaged")
             try:
                 snapshot = decode_snapshot(record)

@@ -65,7 +65,7 @@ class Location:
         return (self.segment << 16 | self.place).to_bytes(_LOCATION_BYTES, "little")
 
 
-def unpack_location(stored: bytes) -> Location:
+def unpack_location(stored: bytes | memoryview) -> Location:
     """The location of a stored index value.
 
     Raises:

@@ -2,7 +2,7 @@
 """The LMDB environment: the only module that imports lmdb, and where its errors become ours.
 
 Rules, each one measured (docs/adr/0002): never `writemap` (a full disk is then SIGBUS), never `lock=False` or relaxed
-sync; begin and commit of a write happen inside one call on one thread; values are copied out of the map; no read
+sync; begin and commit of a write happen inside one call on one thread; buffers die with their transaction; no read
 transaction outlives one call; environments are opened after any fork and never used in the child.
 
 Threads: reads may come from any thread. Writes too, but LMDB lets one through at a time, over all processes.
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,22 +49,18 @@ class Table(Enum):
 
 
 class ReadTransaction:
-    """A consistent view of the whole store.
-
-    Values are copies. Views of the map would save 30 µs of the 1.5 ms that reading a segment takes, and be memory that is no
-    longer there once another thread closes the environment or moves the map.
-    """
+    """A consistent view of the whole store. Values are memory of the map: valid until the transaction ends."""
 
     def __init__(self, environment: "Environment", transaction: "lmdb.Transaction") -> None:
         self._environment = environment
         self._transaction: Final = transaction
         self._handles: Final = environment.handles
 
-    def get(self, table: Table, key: bytes) -> bytes | None:
+    def get(self, table: Table, key: bytes) -> memoryview | None:
         """The value, or None."""
-        return self._transaction.get(key, db=self._handles[table])  # type: ignore[return-value]  # bytes, as `buffers` is not set
+        return self._transaction.get(key, db=self._handles[table])  # type: ignore[return-value]  # views, as `buffers` is set
 
-    def iterate(self, table: Table, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    def iterate(self, table: Table, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, memoryview]]:
         """Keys that start with `prefix` and their values, in (reverse) byte order of the keys."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             if not reverse:
@@ -74,32 +71,32 @@ class ReadTransaction:
                 if after and not found and not cursor.set_range(after):
                     found = cursor.last()
             while found:
-                key: bytes = cursor.key()  # type: ignore[assignment]  # bytes, as `buffers` is not set
+                key = bytes(cursor.key())
                 if not key.startswith(prefix):
                     return
-                yield key, cursor.value()  # type: ignore[misc]  # as above
+                yield key, cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
                 found = cursor.prev() if reverse else cursor.next()
 
-    def iterate_from(self, table: Table, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def iterate_from(self, table: Table, start: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """Keys not before `start` and their values, in byte order of the keys."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             found = cursor.set_range(start) if start else cursor.first()
             while found:
-                yield cursor.item()  # type: ignore[misc]  # bytes, as `buffers` is not set
+                yield bytes(cursor.key()), cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
                 found = cursor.next()
 
-    def last_not_after(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+    def last_not_after(self, table: Table, key: bytes) -> tuple[bytes, memoryview] | None:
         """The greatest key that is not after `key`, and its value; None if all are."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             found = cursor.set_range(key)
-            if not found or cursor.key() != key:
+            if not found or bytes(cursor.key()) != key:
                 found = cursor.prev() if found else cursor.last()
-            return cursor.item() if found else None  # type: ignore[return-value]  # bytes, as `buffers` is not set
+            return (bytes(cursor.key()), cursor.value()) if found else None  # type: ignore[return-value]  # views, as `buffers` is set
 
     def last_key(self, table: Table) -> bytes | None:
         """The greatest key, or None in an empty table."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
-            return cursor.key() if cursor.last() else None  # type: ignore[return-value]  # bytes, as `buffers` is not set
+            return bytes(cursor.key()) if cursor.last() else None
 
     def count(self, table: Table) -> int:
         """How many keys the table has. O(1)."""
@@ -118,6 +115,55 @@ class WriteTransaction(ReadTransaction):
         return bool(self._transaction.delete(key, db=self._handles[table]))
 
 
+class _MapUse:
+    """Which threads look at the map. Whoever moves it or takes it away waits for them: they would be looking at nothing.
+
+    A thread may look again while it looks.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._looking: Counter[int] = Counter()
+        self._is_wanted = False
+
+    def begin(self) -> None:
+        """This thread begins to look; waits while the map is moved."""
+        me = threading.get_ident()
+        with self._changed:
+            while self._is_wanted and me not in self._looking:
+                self._changed.wait()
+            self._looking[me] += 1
+
+    def end(self) -> None:
+        """This thread has looked; once for each `begin`."""
+        me = threading.get_ident()
+        with self._changed:
+            self._looking[me] -= 1
+            if not self._looking[me]:
+                del self._looking[me]
+                if self._is_wanted:
+                    self._changed.notify_all()
+
+    def is_mine(self) -> bool:
+        """Whether this thread looks."""
+        return threading.get_ident() in self._looking
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """No other thread looks. Waits until that is so; whoever wants to look meanwhile waits."""
+        with self._changed:
+            while self._is_wanted:
+                self._changed.wait()
+            self._is_wanted = True
+            try:
+                while self._looking.keys() - {threading.get_ident()}:
+                    self._changed.wait()
+                yield
+            finally:
+                self._is_wanted = False
+                self._changed.notify_all()
+
+
 class Environment:
     """An open LMDB environment. One a process and store: LMDB refuses a second."""
 
@@ -132,6 +178,7 @@ class Environment:
         self.path = path
         self.readonly = readonly
         self._writing: Final = threading.Lock()
+        self._map_use: Final = _MapUse()
         self._background: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")  # starts at its first use
         if not create or (path / DATA_FILE).exists():
             check_data_file(path)
@@ -145,8 +192,6 @@ class Environment:
             self._env.close()
             raise
         self._read_bytes = 0
-        self._map_lock = threading.Lock()
-        """Held while the map is moved or taken away, and while its pages are released: they must not be those of somebody else by then."""
 
     def _open(self, *, create: bool, map_bytes: int) -> "lmdb.Environment":
         """Open it with a smaller map where the address space has no room: 64-bit ARM may have 512 GiB of it, and `ulimit -v` less."""
@@ -176,12 +221,12 @@ class Environment:
         raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
 
     def close(self) -> None:
-        """End all use. Waits for a commit and for background work that goes on. Safe to call twice.
+        """End all use. Waits for commits, reads and background work that go on. Safe to call twice.
 
-        If the user interrupts that, the environment stays open. A read transaction of another thread ends with an error.
+        If the user interrupts that, the environment stays open. What this thread itself still reads ends with an error.
         """
         self._background.shutdown(cancel_futures=True)
-        with self._writing, self._map_lock:
+        with self._writing, self._map_use.exclusive():
             self._env.close()
 
     def __enter__(self) -> Self:
@@ -194,22 +239,35 @@ class Environment:
     def read(self) -> Iterator[ReadTransaction]:
         """A read transaction. Short: while it lives, no page that it can see is used again, and the file grows."""
         with _translated(self.path):
+            transaction = self._begin_reading()
             try:
-                transaction = self._env.begin()
+                with transaction:
+                    yield ReadTransaction(self, transaction)
+            finally:
+                self._map_use.end()
+
+    def _begin_reading(self) -> "lmdb.Transaction":
+        """A transaction that counts as a use of the map."""
+        while True:
+            self._map_use.begin()
+            try:
+                return self._env.begin(buffers=True)
             except lmdb.MapResizedError:
+                self._map_use.end()
                 self._set_map_bytes(0)
-                transaction = self._env.begin()
-            with transaction:
-                yield ReadTransaction(self, transaction)
+            except BaseException:
+                self._map_use.end()
+                raise
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        """One value as of now, or None. Half the cost of a `read()` for it: 2 µs."""
+        """A copy of one value as of now, or None. Half the cost of a `read()` for it: 2 µs."""
         try:
             with self._env.begin() as transaction:
                 return transaction.get(key, db=self.handles[table])
         except lmdb.Error:
             with self.read() as view:
-                return view.get(table, key)
+                value = view.get(table, key)
+                return None if value is None else bytes(value)
 
     def write(self, apply: Callable[[WriteTransaction], Result]) -> Result:
         """Run `apply` in a write transaction, commit, and return its result; durable on return.
@@ -223,7 +281,7 @@ class Environment:
         while True:
             with self._writing, _translated(self.path):
                 try:
-                    with self._env.begin(write=True) as transaction:
+                    with self._env.begin(write=True, buffers=True) as transaction:
                         return apply(WriteTransaction(self, transaction))
                 except lmdb.MapFullError:
                     self._set_map_bytes(int(self._env.info()["map_size"]) * 2)
@@ -252,14 +310,24 @@ class Environment:
         self._read_bytes += read_bytes
         if self._read_bytes >= _RELEASE_BYTES:
             self._read_bytes = 0
-            with self._map_lock:
+            self._map_use.begin()  # what is released must not be somebody else's memory by then
+            try:
                 place = _find_map(self.path / DATA_FILE)
                 if place is not None:
                     _libc.madvise(ctypes.c_void_p(place[0]), ctypes.c_size_t(place[1]), mmap.MADV_DONTNEED)
+            finally:
+                self._map_use.end()
 
     def _set_map_bytes(self, map_bytes: int) -> None:
-        """Map so much; 0 for as much as another process has made it. Read transactions of other threads end with an error."""
-        with self._map_lock:
+        """Map so much; 0 for as much as another process has made it.
+
+        Raises:
+            BusyError: this very thread reads.
+        """
+        if self._map_use.is_mine():
+            message = f"another process has made the store {self.path} larger while it was read; nothing was changed"
+            raise BusyError(message, hint="run the command again")
+        with self._map_use.exclusive():
             self._env.set_mapsize(map_bytes)
 
 

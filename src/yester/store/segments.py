@@ -97,7 +97,7 @@ class Codec:
         table = struct.pack(f"<{len(chunks)}I", *map(len, chunks))
         return b"".join((header, table, payload))
 
-    def decode(self, stored: bytes, header: Header) -> bytes:
+    def decode(self, stored: bytes | memoryview, header: Header) -> bytes:
         """The decompressed payload; chunk hashes are not checked here.
 
         If the compressed bytes are damaged, what could be decompressed before the damage is followed by zeros up to the
@@ -129,7 +129,7 @@ class Codec:
         return bytes(found.ljust(raw_bytes, b"\0"))
 
 
-def parse_header(stored: bytes) -> Header:
+def parse_header(stored: bytes | memoryview) -> Header:
     """Read and judge a segment's header and table.
 
     Raises:

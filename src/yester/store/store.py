@@ -212,7 +212,7 @@ class Store:
             for key, record in transaction.iterate_from(Table.SNAPSHOTS, prefix + _time_key(second)):
                 if not prefix <= key < prefix + _time_key(second + 10**9):
                     break
-                taken.add(decode_snapshot(record).name)
+                taken.add(decode_snapshot(bytes(record)).name)
             name, number = base, 1
             while name in taken:
                 number += 1
@@ -245,14 +245,14 @@ class Store:
         """All snapshots, or those of one source, by source name and then oldest first. 10,000 take about 30 ms."""
         prefix = _source_prefix(source) if source is not None else b""
         with self.environment.read() as view:
-            records = [record for _, record in view.iterate(Table.SNAPSHOTS, prefix)]
+            records = [bytes(record) for _, record in view.iterate(Table.SNAPSHOTS, prefix)]
         return [_stored(record) for record in records]
 
     def latest_snapshot(self, source: str) -> StoredSnapshot | None:
         """The newest snapshot of a source; None if it has none. O(1)."""
         with self.environment.read() as view:
             for _, record in view.iterate(Table.SNAPSHOTS, _source_prefix(source), reverse=True):
-                return _stored(record)
+                return _stored(bytes(record))
         return None
 
     def snapshot_at(self, source: str, until_ns: int) -> StoredSnapshot | None:
@@ -260,7 +260,7 @@ class Store:
         prefix = _source_prefix(source)
         with self.environment.read() as view:
             found = view.last_not_after(Table.SNAPSHOTS, prefix + _time_key(until_ns))
-            return _stored(found[1]) if found is not None and found[0].startswith(prefix) else None
+            return _stored(bytes(found[1])) if found is not None and found[0].startswith(prefix) else None
 
     def snapshots_generation(self) -> int:
         """Changes whenever a snapshot is added or removed. About 2 µs."""
@@ -276,11 +276,11 @@ class Store:
         with self.environment.read() as view:
             for id_, key in view.iterate(Table.SNAPSHOT_IDS, prefix):
                 if id_.hex().startswith(digits):
-                    record = view.get(Table.SNAPSHOTS, key)
+                    record = view.get(Table.SNAPSHOTS, bytes(key))
                     if record is None:
                         message = f"snapshot {id_.hex()} is listed in {self.path} but its record is not there"
                         raise CorruptionError(message, hint="run `yester check`")
-                    found.append(_stored(record))
+                    found.append(_stored(bytes(record)))
         return found
 
     def find_seen(self, source: str, path: bytes) -> SeenDirectory | None:
