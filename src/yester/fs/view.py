@@ -104,13 +104,14 @@ class Node:
 
 
 class ArchivedNode(Node):
-    """A file, folder or special file of a snapshot. Immutable."""
+    """A file, folder or special file of a snapshot. Immutable, but that the driver notes when it `was_opened` for the first time."""
 
-    __slots__ = ("entry",)
+    __slots__ = ("entry", "was_opened")
 
     def __init__(self, inode: Inode, parent: "Folder", name: bytes, entry: Entry) -> None:
         Node.__init__(self, inode, parent, name)  # half the cost of super(), once for each of 80,000 files
         self.entry: Final = entry
+        self.was_opened = False
 
 
 class Link(Node):
