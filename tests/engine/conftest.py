@@ -48,6 +48,12 @@ def small_sandbox(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.Mon
     yield from _sandbox(make_store(chunking=SMALL_CHUNKS), tmp_path / "source", monkeypatch)
 
 
+@pytest.fixture
+def damaged_sandbox(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """One whose store is not checked when the test is over."""
+    yield from _sandbox(make_store(may_be_damaged=True), tmp_path / "source", monkeypatch)
+
+
 def _sandbox(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     folder.mkdir()
     sandbox = Sandbox(store, folder, time.time_ns() + 3600 * SECOND_NS)

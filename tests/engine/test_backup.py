@@ -5,6 +5,7 @@ import errno
 import fcntl
 import itertools
 import os
+import random
 import socket
 import stat
 import subprocess
@@ -19,7 +20,6 @@ import pytest
 
 from tests.engine.planting import plant
 from tests.engine.sandbox import MakeStore, Sandbox
-from yester.core.ids import TreeId
 from yester.core.records import ANY_XATTR, Entry, decode_seen
 from yester.engine.backup import BackupOptions, DryRun, back_up, default_source_name
 from yester.engine.check import check
@@ -451,26 +451,43 @@ def test_moved_files_cost_nothing(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.expect_log("is read again")
-def test_a_damaged_tree_is_made_anew(make_store: MakeStore, sandbox: Sandbox) -> None:
+def test_a_damaged_tree_is_made_anew(damaged_sandbox: Sandbox) -> None:
     """Also for a folder that is empty now: nothing may be taken over from what cannot be read."""
-    file = sandbox.write("d/a", b"1")
-    sandbox.write("e/b", b"1")
-    sandbox.back_up()
-    trees = [sandbox.entry(name).tree for name in ("d", "e")]
-    good = [sandbox.store.environment.get(Table.CHUNKS, tree) or b"" for tree in trees]
-    elsewhere = sandbox.store.environment.get(Table.CHUNKS, sandbox.entry("d/a").content[:32]) or b""
+    file = damaged_sandbox.write("d/a", b"1")
+    damaged_sandbox.write("e/b", b"1")
+    damaged_sandbox.back_up()
+    trees = [damaged_sandbox.entry(name).tree for name in ("d", "e")]
+    elsewhere = damaged_sandbox.store.environment.get(Table.CHUNKS, damaged_sandbox.entry("d/a").content[:32]) or b""
 
-    def put_all(transaction: WriteTransaction, locations: dict[TreeId, bytes]) -> None:
-        for tree, location in locations.items():
-            transaction.put(Table.CHUNKS, tree, location)
+    def put_all(transaction: WriteTransaction) -> None:
+        for tree in trees:
+            transaction.put(Table.CHUNKS, tree, elsewhere)
 
-    sandbox.store.environment.write(lambda transaction: put_all(transaction, dict.fromkeys(trees, elsewhere)))
+    damaged_sandbox.store.environment.write(put_all)
     file.unlink()
-    result = sandbox.back_up(source="docs")
+    result = damaged_sandbox.back_up(source="docs")
     assert result.problems == ()
-    sandbox.store.environment.write(lambda transaction: put_all(transaction, dict(zip(trees, good, strict=True))))
-    assert sandbox.names("d") == []
-    assert sandbox.names("e") == [b"b"]
+    assert damaged_sandbox.names("d") == []
+    assert damaged_sandbox.names("e") == [b"b"]
+
+
+@pytest.mark.expect_log("is read again")
+def test_what_a_damaged_segment_held_of_a_folder_is_stored_again(damaged_sandbox: Sandbox) -> None:
+    """Its tree, the lists of its files and their bytes, for all snapshots that have the same."""
+    damaged_sandbox.write("d/large", random.Random(1).randbytes(12_000_000))
+    damaged_sandbox.write("d/small", b"1")
+    damaged_sandbox.back_up()
+    before = damaged_sandbox.read("d/large")
+
+    def damage_all(transaction: WriteTransaction) -> None:
+        for key, segment in list(transaction.iterate(Table.SEGMENTS)):
+            transaction.put(Table.SEGMENTS, key, bytes(segment[:-10]) + bytes(10))
+
+    damaged_sandbox.store.environment.write(damage_all)
+    assert damaged_sandbox.back_up().problems == ()
+    assert damaged_sandbox.read("d/large") == before
+    assert damaged_sandbox.read("d/small") == b"1"
+    assert damaged_sandbox.back_up().snapshot.added.chunk_bytes == 0
 
 
 @pytest.mark.expect_log("scan record")

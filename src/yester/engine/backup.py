@@ -197,6 +197,9 @@ class DryRun:
             self.counts.raw_bytes += len(data)
         return chunk
 
+    def doubt(self) -> None:
+        """What would be stored again is not counted."""
+
     def after_trees(self, change: Change) -> None:
         """Nothing is committed, so nothing goes with it."""
 

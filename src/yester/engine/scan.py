@@ -71,6 +71,10 @@ class ChunkSink(Protocol):
         """As `ChunkWriter.add`."""
         ...
 
+    def doubt(self) -> None:
+        """As `ChunkWriter.doubt`."""
+        ...
+
     def after_trees(self, change: Change) -> None:
         """As `ChunkWriter.after_trees`."""
         ...
@@ -383,13 +387,15 @@ class SourceScan:
     def _recall(self, path: bytes) -> tuple[SeenDirectory | None, dict[bytes, tuple[Entry, Mark]]]:
         """What the last backup saw of a directory, and the entries it stored, by name.
 
-        Nothing at all if any of that is damaged: then all is read again, and nothing is taken over.
+        Nothing at all if any of that is damaged: then all is read again, nothing is taken over, and what the store has of it
+        is not believed.
         """
         try:
             seen = self._store.find_seen(self._source, path)
             entries = self._old_trees.read(seen.tree).entries if seen is not None else ()
         except (CorruptionError, FormatError) as error:
             _log.warning("%s; the folder %s is read again", error.message, os.fsdecode(self._host_prefix + path))
+            self._sink.doubt()
             return None, {}
         if seen is None or len(entries) != len(seen.marks):
             return None, {}

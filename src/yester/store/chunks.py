@@ -20,7 +20,7 @@ from queue import Queue
 from typing import Protocol, Self
 
 from yester.core.ids import ChunkId, chunk_id
-from yester.errors import CorruptionError, StoreAccessError, YesterError
+from yester.errors import CorruptionError, FormatError, StoreAccessError, YesterError
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 
@@ -247,6 +247,7 @@ class ChunkWriter:
         self._queue: Queue[_ClosedSegment | _Flush | None] = Queue(UNCOMMITTED_SEGMENTS_MAX)
         self._failure: BaseException | None = None
         self._is_abandoned = False
+        self._doubting: ChunkReader | None = None
         self._codecs = threading.local()
         self._compressors = ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="compress")
         self._committer = threading.Thread(target=self._commit_loop, name="commit", daemon=True)
@@ -271,7 +272,9 @@ class ChunkWriter:
             raise self._failure
 
     def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
-        """Store a chunk unless the store has it, and return its id. `data` is kept until it is compressed: never reuse it.
+        """Store a chunk unless the store has it (whole, after `doubt`), and return its id.
+
+        `data` is kept until it is compressed: never reuse it.
 
         Blocks while too much waits for compression or for the disk.
 
@@ -279,7 +282,7 @@ class ChunkWriter:
             StoreFullError, StoreAccessError, CorruptionError: an earlier batch could not be committed.
         """
         chunk = chunk_id(data)
-        if not self.has(chunk):
+        if not self.has(chunk) or self._is_damaged(chunk):
             segment = self._open[kind]
             self._pending.add(chunk)
             segment.ids.append(chunk)
@@ -301,6 +304,23 @@ class ChunkWriter:
         while self._committed:
             self._pending.difference_update(self._committed.popleft())
         return self._environment.get(Table.CHUNKS, chunk) is not None
+
+    def doubt(self) -> None:
+        """The store is damaged somewhere: from now on, read what it has of a chunk that is added, and store it again if that is bad.
+
+        The index then leads to the new copy, so everything else that names the chunk is whole again as well.
+        """
+        self._doubting = self._doubting or ChunkReader(self._environment)
+
+    def _is_damaged(self, chunk: ChunkId) -> bool:
+        """Whether a chunk that the store has cannot be read. Not asked of every chunk: see `doubt`."""
+        if self._doubting is None or chunk in self._pending:
+            return False
+        try:
+            self._doubting.read(chunk)
+        except (CorruptionError, FormatError):
+            return True
+        return False
 
     def after_trees(self, change: Change) -> None:
         """Have `change` made in the transaction that commits the trees added so far. It may run more than once."""
