@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -135,6 +136,40 @@ def test_extended_attributes_are_kept(sandbox: Sandbox) -> None:
     assert sandbox.entry("file").rare.xattrs == ((b"user.a", b""), (b"user.b", b"\0\xff"))
     assert sandbox.entry("d").rare.xattrs == ((b"user.folder", b"1"),)
     assert sandbox.results[0].snapshot.xattr_names == (b"user.a", b"user.b", b"user.folder")
+
+
+@pytest.mark.usefixtures("xattrs")
+def test_an_attribute_that_cannot_be_read_is_a_problem_of_its_own(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it belongs to is in the snapshot, and is looked at again next time."""
+    for path in (sandbox.write("d/file", b"1"), sandbox.folder / "d"):
+        os.setxattr(path, "user.bad", b"1")
+        os.setxattr(path, "user.good", b"1")
+    getxattr = os.getxattr
+
+    def fail(path: Any, name: str, *, follow_symlinks: bool = True) -> bytes:  # noqa: ANN401 (whatever os takes)
+        if name == "user.bad":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return getxattr(path, name, follow_symlinks=follow_symlinks)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getxattr", fail)
+        for _ in range(2):
+            sandbox.back_up()
+            reason = "its attribute user.bad cannot be read, and is left out: Input/output error"
+            assert sandbox.problems() == [(b"d", reason), (b"d/file", reason)]
+            assert sandbox.read("d/file") == b"1"
+            assert [sandbox.entry(path).rare.xattrs for path in ("d", "d/file")] == [((b"user.good", b"1"),)] * 2
+    sandbox.back_up()
+    assert sandbox.problems() == []
+    assert [len(sandbox.entry(path).rare.xattrs) for path in ("d", "d/file")] == [2, 2]
+
+
+def test_rules_that_are_too_large_are_not_used_in_part(sandbox: Sandbox) -> None:
+    sandbox.write(".yesterignore", b"#" * (1 << 20) + b"\nfile\n")
+    sandbox.write("file")
+    sandbox.back_up()
+    assert sandbox.problems() == [(b".yesterignore", "its rules are not used: it is larger than 1 MiB")]
+    assert sandbox.names() == [b".yesterignore", b"file"]
 
 
 @pytest.mark.usefixtures("xattrs")
@@ -700,7 +735,7 @@ with Store.create(path) as store:
         subprocess.run(["rm", "-rf", folder], check=True)
     assert ran.stdout.splitlines() == [
         "[('file', 'cannot be read: Permission denied'), ('folder', 'cannot be opened: Permission denied')]",
-        "2 2",
+        "1 2",
     ]
 
 

@@ -54,8 +54,7 @@ def test_looking_up_is_as_in_a_sorted_list(environment: Environment, stored: set
         assert view.count(Table.CHUNKS) == len(stored)
         if asked:
             before = [key for key in in_order if key <= asked]
-            found = view.last_not_after(Table.CHUNKS, asked)
-            assert (found[0] if found else None) == (before[-1] if before else None)
+            assert [key for key, _ in view.iterate_back_from(Table.CHUNKS, asked)] == before[::-1]
             assert bytes(view.get(Table.CHUNKS, asked) or b"") == (b"value of " + asked if asked in stored else b"")
     if asked:
         assert environment.get(Table.CHUNKS, asked) == (b"value of " + asked if asked in stored else None)

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -20,7 +21,7 @@ from yester.core.ids import ChunkId, TreeId, chunk_id
 from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, Snapshot, Tree, encode_tree
 from yester.core.times import snapshot_name
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError, YesterError
-from yester.store.lmdb import Table
+from yester.store.lmdb import Table, WriteTransaction
 from yester.store.segments import Kind
 from yester.store.store import FORMAT_VERSION, Store, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
 
@@ -401,3 +402,18 @@ def test_the_backup_lock_is_free_after_an_error(store: Store) -> None:
 def test_reading_needs_no_lock(store: Store) -> None:
     with store.backup_lock(lambda _: None):
         assert store.snapshots() == []
+
+
+@pytest.mark.expect_log("a snapshot of docs is left out")
+@pytest.mark.parametrize("record", [b"", b"\xc1", b"\x93\x01\xc4\x00\x90", msgspec.msgpack.encode([99])])
+def test_a_damaged_snapshot_does_not_hide_the_others(store: Store, record: bytes) -> None:
+    first, second, third = (add(store, time_ns=T0_NS + number * SECOND_NS) for number in range(3))
+    other = add(store, "other")
+    for damaged, newest in ((second, third), (third, first)):
+        store.environment.write(partial(WriteTransaction.put, table=Table.SNAPSHOTS, key=snapshot_key(damaged.snapshot), value=record))
+        assert store.latest_snapshot("docs") == newest
+        assert store.snapshot_at("docs", damaged.snapshot.time_ns) == first
+        with pytest.raises((CorruptionError, FormatError)):
+            store.find_snapshots_by_id(damaged.id.hex())
+    assert store.snapshots() == [first, other]
+    assert add(store, time_ns=T0_NS + SECOND_NS).snapshot.name == snapshot_name(T0_NS + SECOND_NS)

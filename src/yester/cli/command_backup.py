@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, open_store, store_option
+from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
@@ -79,12 +79,12 @@ def command(
 
 def _open_or_create(path: Path) -> Store:
     try:
-        return open_store(path)
+        return Store.open(path)
     except NotFoundError:
         try:
             store = Store.create(path)
         except ConflictError:
-            return open_store(path)  # Another backup has made it just now.
+            return Store.open(path)  # Another backup has made it just now.
         print(f"made a new store in {path}", file=sys.stderr)
         return store
 
@@ -92,7 +92,7 @@ def _open_or_create(path: Path) -> Store:
 def _dry_run(path: Path, paths: tuple[Path, ...], options: BackupOptions, progress: BackupProgress) -> BackupResult:
     """Compare with the store; where there is none yet, with an empty one that is removed again."""
     try:
-        store = open_store(path)
+        store = Store.open(path)
     except NotFoundError:
         with tempfile.TemporaryDirectory(prefix="yester-") as folder, Store.create(Path(folder)) as empty:
             return back_up(empty, paths, options, sink=DryRun(empty), progress=progress)

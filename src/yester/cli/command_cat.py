@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import open_store, store_option
+from yester.cli.options import store_option
 from yester.cli.output import show_name
 from yester.engine.files import iter_pieces
 from yester.engine.select import resolve
 from yester.engine.trees import TreeReader
 from yester.errors import UsageError
+from yester.store.store import Store
 
 _ZEROS = bytes(1 << 20)
 
@@ -31,7 +32,7 @@ def command(snap: str, store_path: Path) -> None:
 
     Exit status: 0 done, 1 failed, 2 wrong usage.
     """
-    with open_store(store_path) as store:
+    with Store.open(store_path) as store:
         chunks = store.reader()
         stored, path = resolve(store, snap, now_ns=time.time_ns())
         entry = TreeReader(chunks).get(stored.snapshot.root, path)

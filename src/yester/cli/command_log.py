@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, open_store, store_option
+from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, print_json, print_table, show_name, show_size, show_time
 from yester.cli.records import entry_json
 from yester.engine.history import Version, file_history
 from yester.engine.select import find_history_targets
 from yester.engine.trees import TreeReader
 from yester.errors import NotFoundError
+from yester.store.store import Store
 
 
 @click.command("log")
@@ -30,7 +31,7 @@ def command(path: str, store_path: Path, as_json: bool) -> None:
 
     Exit status: 0 done, 1 failed (no snapshot has it), 2 wrong usage.
     """
-    with open_store(store_path) as store:
+    with Store.open(store_path) as store:
         trees = TreeReader(store.reader())
         targets = find_history_targets(store, path, Path.cwd())
         found = [(source, inner, versions) for source, inner in targets if (versions := file_history(store, trees, source, inner))]

@@ -10,10 +10,11 @@ from typing import NoReturn
 
 import click
 
-from yester.cli.options import open_store, store_option
+from yester.cli.options import store_option
 from yester.cli.output import print_error
 from yester.cli.tuning import MIB, tune_process
 from yester.errors import MountError, YesterError
+from yester.store.store import Store
 
 _LOG_BYTES_MAX = 1 << 20
 
@@ -116,7 +117,7 @@ def _serve(store_path: Path, mount_point: Path, options: object, ready: int | No
             os.write(ready, _READY)
             os.close(ready)
 
-    with open_store(store_path) as store:
+    with Store.open(store_path) as store:
         serve(store, mount_point, options, on_ready)
 
 

@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import click
 
-from yester.store.store import Store
-
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -33,9 +31,3 @@ def _store_path(_context: click.Context, _parameter: click.Parameter, value: Pat
         return Path(os.environ["YESTER_STORE"])
     data_home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return Path(data_home) / "yester" / "store"
-
-
-def open_store(path: Path) -> Store:
-    """Open the store for reading and writing, or only for reading where its disk is read-only."""
-    readonly = path.is_dir() and not os.access(path, os.W_OK)
-    return Store.open(path, readonly=readonly)

@@ -17,6 +17,7 @@ import logging
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, Self
@@ -34,7 +35,7 @@ from yester.core.records import (
     Tree,
 )
 from yester.core.treediff import same_entry
-from yester.engine.source import OPEN_DIRECTORY, FileBytes, SourceReader, make_entry, special_content
+from yester.engine.source import OPEN_DIRECTORY, FileBytes, Report, SourceReader, make_entry, special_content
 from yester.engine.trees import TreeReader, store_tree
 from yester.errors import CorruptionError, FormatError, NotFoundError, UsageError
 from yester.store.chunks import Change, WriteCounts
@@ -274,7 +275,7 @@ class SourceScan:
         seen, old = self._recall(path)
         directory = _Directory(name, path, handle, status, rules, (), seen, old)
         try:
-            directory.xattrs = self._reader.read_xattrs(handle, status)
+            directory.xattrs = self._reader.read_xattrs(handle, status, self._reporter(path))
             if _identity(status) == self._store_identity:
                 self._progress.excluded += 1
                 return directory
@@ -314,28 +315,29 @@ class SourceScan:
             directory.subfolders.append((name, status))
             return
         progress = self._progress
-        self._count(status)
         old = directory.old.get(name)
         if old is not None and _is_unchanged(old, status, size=status.st_size):
+            self._count(status)
             directory.entries[name] = old
             return
-        is_trusted = True
+        problems = len(progress.problems)
         try:
             if stat.S_ISREG(mode):
-                if old is None:
-                    progress.new_files += 1
-                else:
-                    progress.changed_files += 1
-                entry, status, is_trusted = self._read_regular(directory, name, status)
+                entry, status = self._read_regular(directory, name, status)
             else:
-                xattrs = self._reader.read_xattrs(b"/proc/self/fd/%d/%s" % (directory.handle, name), status)
+                xattrs = self._read_xattrs_of(directory, name, status)
                 entry = make_entry(name, status, Content(0, special_content(directory.handle, name, status)), xattrs=xattrs)
         except FileNotFoundError:
             progress.vanished += 1
         except OSError as error:
             self._problem(_join(directory.path, name), f"cannot be read: {error.strerror}")
         else:
-            self._take(directory, entry, status, is_trusted=is_trusted)
+            self._count(status)
+            if stat.S_ISREG(mode):
+                progress.new_files += old is None
+                progress.changed_files += old is not None
+            # What is not in the snapshot as it should be is read again next time, and reported again.
+            self._take(directory, entry, status, is_trusted=len(progress.problems) == problems)
 
     def _take(self, directory: _Directory, entry: Entry, status: os.stat_result, *, is_trusted: bool = True) -> None:
         """Put an entry made in this run into its directory; the old one if nothing but the access time differs."""
@@ -349,19 +351,23 @@ class SourceScan:
         if entry.extra is not None:
             directory.xattr_names.update(name for name, _ in entry.extra.xattrs)
 
-    def _read_regular(self, directory: _Directory, name: bytes, status: os.stat_result) -> tuple[Entry, os.stat_result, bool]:
-        """Read a file, or recall what its other hard link held; with its status then, and whether it held still."""
+    def _read_regular(self, directory: _Directory, name: bytes, status: os.stat_result) -> tuple[Entry, os.stat_result]:
+        """Read a file, or recall what its other hard link held; with its status then."""
         link = (status.st_dev, status.st_ino)
         linked = self._links.get(link) if status.st_nlink > 1 else None
         if linked is not None and linked[0].st_ctime_ns == status.st_ctime_ns:
-            xattrs = self._reader.read_xattrs(b"/proc/self/fd/%d/%s" % (directory.handle, name), status)
-            return make_entry(name, status, linked[1].content, xattrs=xattrs, data=linked[1]), status, True
-        read = self._reader.read_file(directory.handle, name, status)
+            xattrs = self._read_xattrs_of(directory, name, status)
+            return make_entry(name, status, linked[1].content, xattrs=xattrs, data=linked[1]), status
+        read = self._reader.read_file(directory.handle, name, status, self._reporter(_join(directory.path, name)))
         if read.is_torn:
             self._problem(_join(directory.path, name), "changed while it was read: what was read is stored")
         elif read.status.st_nlink > 1:
             self._links[link] = (read.status, read.data)
-        return make_entry(name, read.status, read.data.content, xattrs=read.xattrs, data=read.data), read.status, not read.is_torn
+        return make_entry(name, read.status, read.data.content, xattrs=read.xattrs, data=read.data), read.status
+
+    def _read_xattrs_of(self, directory: _Directory, name: bytes, status: os.stat_result) -> tuple[tuple[bytes, bytes], ...]:
+        path = b"/proc/self/fd/%d/%s" % (directory.handle, name)
+        return self._reader.read_xattrs(path, status, self._reporter(_join(directory.path, name)))
 
     def _leave(self, directory: _Directory) -> Entry:
         """Store a directory's tree, or find that it is the one stored last time. Returns the entry for its parent."""
@@ -439,10 +445,14 @@ class SourceScan:
             try:
                 if not stat.S_ISREG(os.fstat(file).st_mode):
                     return directory.rules
-                lines = split_rules(os.read(file, IGNORE_FILE_BYTES_MAX))
+                content = os.read(file, IGNORE_FILE_BYTES_MAX + 1)
             finally:
                 os.close(file)
-            return directory.rules.with_rules(directory.path, lines, origin=os.fsdecode(self._host_prefix + path))
+            if len(content) > IGNORE_FILE_BYTES_MAX:
+                # Not the part that was read: a rule that is cut leaves out other things than it says.
+                self._problem(path, f"its rules are not used: it is larger than {IGNORE_FILE_BYTES_MAX >> 20} MiB")
+                return directory.rules
+            return directory.rules.with_rules(directory.path, split_rules(content), origin=os.fsdecode(self._host_prefix + path))
         except OSError as error:
             self._problem(path, f"its rules cannot be read: {error.strerror}")
         except UsageError as error:
@@ -479,6 +489,9 @@ class SourceScan:
             if time_ns >= self._start_ns - (_TICK_NS if time_ns % 1_000_000_000 else _COARSE_TICK_NS):
                 return False
         return True
+
+    def _reporter(self, path: bytes) -> Report:
+        return partial(self._problem, path)
 
     def _problem(self, path: bytes, reason: str) -> None:
         self._progress.problems.append(Problem(self._host_prefix + path, reason))

@@ -27,6 +27,8 @@ _GROWTH_BYTES_MAX = 16 * 1024 * 1024
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENODATA)
 
 StoreChunk = Callable[[bytes | memoryview], ChunkId]
+Report = Callable[[str], None]
+"""Hears what of a file is not in the snapshot although the file is."""
 
 
 class FileBytes(NamedTuple):
@@ -62,8 +64,10 @@ class SourceReader:
         self._users: dict[int, str] = {}
         self._groups: dict[int, str] = {}
 
-    def read_file(self, directory: int, name: bytes, status: os.stat_result) -> ReadFile:
+    def read_file(self, directory: int, name: bytes, status: os.stat_result, report: Report) -> ReadFile:
         """Read a regular file that had this status a moment ago; once more if it changed since or while being read.
+
+        `report` as in `read_xattrs`.
 
         Raises:
             OSError: it cannot be opened or read, or is no regular file any more.
@@ -73,7 +77,7 @@ class SourceReader:
             before = status
             for is_last_try in (False, True):
                 data = self._read_bytes(file, before)
-                xattrs = self.read_xattrs(file, before)
+                xattrs = self.read_xattrs(file, before, report)
                 after = os.fstat(file)
                 is_torn = data.size != after.st_size or not _is_same_file(before, after)
                 if not stat.S_ISREG(after.st_mode):
@@ -86,11 +90,10 @@ class SourceReader:
         finally:
             os.close(file)
 
-    def read_xattrs(self, file: int | bytes, status: os.stat_result) -> tuple[tuple[bytes, bytes], ...]:
+    def read_xattrs(self, file: int | bytes, status: os.stat_result, report: Report) -> tuple[tuple[bytes, bytes], ...]:
         """Extended attributes of an open file or of a path whose last component is not followed, sorted by name.
 
-        Raises:
-            OSError: an attribute is there but cannot be read.
+        One that is there but cannot be read is left out, and `report` hears why.
         """
         if status.st_dev in self._without_xattrs:
             return ()
@@ -98,9 +101,10 @@ class SourceReader:
         try:
             names = os.listxattr(file, follow_symlinks=follow)
         except OSError as error:
-            if error.errno not in _NO_XATTRS:
-                raise
-            self._without_xattrs.add(status.st_dev)
+            if error.errno in _NO_XATTRS:
+                self._without_xattrs.add(status.st_dev)
+            else:
+                report(f"its extended attributes cannot be listed, and are left out: {error.strerror}")
             return ()
         found = []
         for name in names:
@@ -108,7 +112,7 @@ class SourceReader:
                 found.append((os.fsencode(name), os.getxattr(file, name, follow_symlinks=follow)))
             except OSError as error:
                 if error.errno not in _NO_XATTRS:
-                    raise
+                    report(f"its attribute {name} cannot be read, and is left out: {error.strerror}")
         return tuple(sorted(found))
 
     def user(self, uid: int) -> str:

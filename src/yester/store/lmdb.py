@@ -85,13 +85,15 @@ class ReadTransaction:
                 yield bytes(cursor.key()), cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
                 found = cursor.next()
 
-    def last_not_after(self, table: Table, key: bytes) -> tuple[bytes, memoryview] | None:
-        """The greatest key that is not after `key`, and its value; None if all are."""
+    def iterate_back_from(self, table: Table, start: bytes) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys not after `start` and their values, in reverse byte order of the keys."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
-            found = cursor.set_range(key)
-            if not found or bytes(cursor.key()) != key:
+            found = cursor.set_range(start)
+            if not found or bytes(cursor.key()) != start:
                 found = cursor.prev() if found else cursor.last()
-            return (bytes(cursor.key()), cursor.value()) if found else None  # type: ignore[return-value]  # views, as `buffers` is set
+            while found:
+                yield bytes(cursor.key()), cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
+                found = cursor.prev()
 
     def last_key(self, table: Table) -> bytes | None:
         """The greatest key, or None in an empty table."""

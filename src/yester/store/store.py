@@ -6,11 +6,13 @@ one `Store` a process and directory.
 """
 
 import fcntl
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +36,8 @@ _STORE_BYTES_MIN = 2 * 4096
 """LMDB begins a data file with two pages, of at least so many bytes; a full disk may have had room for only one."""
 _FILES = {DATA_FILE, "lock.mdb", _LOCK_FILE}
 _LOCK_POLL_S = 0.2
+
+_log = logging.getLogger(__name__)
 
 
 class Parameters(msgspec.Struct, frozen=True, array_like=True):
@@ -121,7 +125,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False, map_bytes: int = MAP_BYTES) -> Self:
-        """Open the store in `path`.
+        """Open the store in `path`: for reading and writing, unless `readonly` or this user may not write there.
 
         Raises:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
@@ -135,6 +139,7 @@ class Store:
         if path.is_dir() and not (path / DATA_FILE).exists() and any(path.iterdir()):
             message = f"{path} is a folder with other things in it, not a store"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
+        readonly = readonly or (path.is_dir() and not os.access(path, os.W_OK))
         environment = Environment(path, readonly=readonly, map_bytes=map_bytes)
         try:
             if not readonly:
@@ -207,12 +212,10 @@ class Store:
                 raise CorruptionError(message)
             prefix = _source_prefix(snapshot.source)
             base = snapshot_name(snapshot.time_ns)
-            taken = set()
             second = snapshot.time_ns - snapshot.time_ns % 10**9
-            for key, record in transaction.iterate_from(Table.SNAPSHOTS, prefix + _time_key(second)):
-                if not prefix <= key < prefix + _time_key(second + 10**9):
-                    break
-                taken.add(decode_snapshot(bytes(record)).name)
+            later = transaction.iterate_from(Table.SNAPSHOTS, prefix + _time_key(second))
+            of_that_second = takewhile(lambda item: prefix <= item[0] < prefix + _time_key(second + 10**9), later)
+            taken = {found.snapshot.name for found in _readable(of_that_second)}
             name, number = base, 1
             while name in taken:
                 number += 1
@@ -242,25 +245,26 @@ class Store:
         return names
 
     def snapshots(self, source: str | None = None) -> list[StoredSnapshot]:
-        """All snapshots, or those of one source, by source name and then oldest first. 10,000 take about 30 ms."""
+        """All snapshots, or those of one source, by source name and then oldest first. 10,000 take about 30 ms.
+
+        One whose record is damaged, or of a newer release, is left out and logged, here and wherever not exactly that one is
+        asked for: it must not hide the others.
+        """
         prefix = _source_prefix(source) if source is not None else b""
         with self.environment.read() as view:
-            records = [bytes(record) for _, record in view.iterate(Table.SNAPSHOTS, prefix)]
-        return [_stored(record) for record in records]
+            return list(_readable(view.iterate(Table.SNAPSHOTS, prefix)))
 
     def latest_snapshot(self, source: str) -> StoredSnapshot | None:
         """The newest snapshot of a source; None if it has none. O(1)."""
         with self.environment.read() as view:
-            for _, record in view.iterate(Table.SNAPSHOTS, _source_prefix(source), reverse=True):
-                return _stored(bytes(record))
-        return None
+            return next(_readable(view.iterate(Table.SNAPSHOTS, _source_prefix(source), reverse=True)), None)
 
     def snapshot_at(self, source: str, until_ns: int) -> StoredSnapshot | None:
         """The newest snapshot of a source that is not after `until_ns`; None if there is none. O(log n)."""
         prefix = _source_prefix(source)
         with self.environment.read() as view:
-            found = view.last_not_after(Table.SNAPSHOTS, prefix + _time_key(until_ns))
-            return _stored(bytes(found[1])) if found is not None and found[0].startswith(prefix) else None
+            earlier = view.iterate_back_from(Table.SNAPSHOTS, prefix + _time_key(until_ns))
+            return next(_readable(takewhile(lambda item: item[0].startswith(prefix), earlier)), None)
 
     def snapshots_generation(self) -> int:
         """Changes whenever a snapshot is added or removed. About 2 µs."""
@@ -327,6 +331,16 @@ def forget_seen_change(source: str, path: bytes) -> Callable[[WriteTransaction],
 
 def _stored(record: bytes) -> StoredSnapshot:
     return StoredSnapshot(snapshot_id(record), decode_snapshot(record))
+
+
+def _readable(records: Iterable[tuple[bytes, memoryview]]) -> Iterator[StoredSnapshot]:
+    """The snapshots of these keys and records; those that cannot be decoded are left out and logged."""
+    for key, record in records:
+        try:
+            yield _stored(bytes(record))
+        except (CorruptionError, FormatError) as error:
+            source = key.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+            _log.error("a snapshot of %s is left out: %s", source, error.message)
 
 
 def _generation(view: ReadTransaction) -> int:
