@@ -100,6 +100,24 @@ def test_ls_lists_one_folder_or_all_below(run: Run, folder: Path) -> None:
     assert [entry["path"] for entry in run("ls", "letters", "--json").json] == ["ann.txt", "link", "old"]
 
 
+def test_a_folder_named_by_a_symlink_is_not_quietly_left_out(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    done = run("backup", tmp_path / "link")
+    assert done.code == 0
+    assert f"is a symlink, and only that was backed up; for the folder name {folder}" in done.err
+
+
+def test_find_since_a_day_finds_what_was_backed_up_on_it(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    [snapshot] = run("snapshots", "--json").json
+    day = snapshot["name"][:10]
+    assert "ann.txt" in run("find", "ann.txt", "--since", day).out
+    assert "ann.txt" in run("find", "ann.txt", "--since", day, "--until", day).out
+    assert run("find", "ann.txt", "--until", "2000").code == 1
+    empty = run("find", "ann.txt", "--until", "2000", "--json")
+    assert (empty.code, empty.json) == (1, [])
+
+
 def test_a_name_cannot_write_to_the_terminal(run: Run, folder: Path) -> None:
     (folder / "\x1b[31mred\nline").write_text("")
     run("backup", folder)

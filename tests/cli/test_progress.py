@@ -2,11 +2,13 @@
 """The progress line, given counters and times; and that nothing is drawn off a terminal."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from yester.cli.progress import FileProgress, show_progress
+from yester.errors import CorruptionError
 
 
 @dataclass
@@ -19,36 +21,50 @@ class Counted:
 
 
 def test_without_a_total_there_is_no_time_left() -> None:
-    never = threading.Event()
-    line = FileProgress(counted := Counted(), lambda: (never.wait(60), (0, 0))[1])
-    counted.files, counted.size_bytes = 3, 2048
-    assert line(1.0) == "0:01  3 files  2 KiB  2 KiB/s"
-    never.set()
+    """And whoever stops waiting for it waits for one step of the counting at most."""
+    counting = threading.Event()
+
+    def count_for_ever() -> Iterator[tuple[int, int]]:
+        while True:
+            counting.set()
+            yield 1, 1
+
+    with FileProgress(counted := Counted(), count_for_ever) as line:
+        counted.files, counted.size_bytes = 3, 2048
+        assert line(1.0) == "0:01  3 files  2 KiB  2 KiB/s"
+        assert counting.wait(60)
+        assert line(2.0) == "0:02  3 files  2 KiB  1 KiB/s"
+    assert line._counting is not None
+    assert not line._counting.is_alive()
+
+
+def test_counting_that_meets_damage_is_given_up() -> None:
+    def count() -> Iterator[tuple[int, int]]:
+        yield 1, 1
+        message = "damaged"
+        raise CorruptionError(message)
+
+    with FileProgress(Counted(), count) as line:
+        line(1.0)
+    assert "left" not in line(2.0)
 
 
 def test_with_a_total_the_rate_gives_the_time_left() -> None:
-    known = threading.Event()
-
-    def count() -> tuple[int, int]:
-        known.set()
-        return 100, 100 * 1024
-
-    line = FileProgress(counted := Counted(), count)
+    line = FileProgress(counted := Counted(), lambda: iter([(1, 1), (100, 100 * 1024)]))
     line(0.5)
-    known.wait(60)
-    while line._counting is not None and line._counting.is_alive():
-        line._counting.join()
+    assert line._counting is not None
+    line._counting.join(60)
     counted.files, counted.size_bytes = 10, 10 * 1024
     assert line(2.0) == "0:02  10/100 files  10 KiB of 100 KiB  5 KiB/s  0:18 left"
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
-    line = FileProgress(counted := Counted(), lambda: (0, 0))
-    counted.size_bytes = 1024 * 1024
-    line(1.0)
-    for second in range(2, 40):
-        last = line(float(second))
-    assert " 0 B/s" in last
+    with FileProgress(counted := Counted(), lambda: iter([])) as line:
+        counted.size_bytes = 1024 * 1024
+        line(1.0)
+        for second in range(2, 40):
+            last = line(float(second))
+        assert " 0 B/s" in last
 
 
 def test_off_a_terminal_nothing_is_asked_or_shown(capfd: pytest.CaptureFixture[str]) -> None:

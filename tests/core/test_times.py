@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yester.core.times import parse_duration, parse_time, snapshot_name
+from yester.core.times import parse_duration, parse_start, parse_time, snapshot_name
 from yester.errors import UsageError
 
 SECOND_NS = 10**9
@@ -130,6 +130,31 @@ def test_a_weekday_ended_within_the_last_week(now_ns: int, name: str) -> None:
     assert 0 < now_ns - end <= 7 * 86400 * SECOND_NS
     day = EPOCH + timedelta(seconds=end // SECOND_NS)
     assert day.strftime("%a").lower() == name
+
+
+@pytest.mark.parametrize(
+    ("expression", "start"),
+    [
+        ("2026", at(2026, 1, 1)),
+        ("2026-10", at(2026, 10, 1)),
+        ("2026-11-22", at(2026, 11, 22)),
+        ("today", NOW_NS // (86400 * SECOND_NS) * 86400 * SECOND_NS),
+        ("2h", NOW_NS - 7200 * SECOND_NS),
+        ("now", NOW_NS),
+    ],
+)
+def test_since_a_time_means_since_its_start(expression: str, start: int) -> None:
+    assert parse_start(expression, now_ns=NOW_NS) == start
+
+
+@given(st.integers(at(1980, 1, 1), at(2200, 1, 1)), st.sampled_from([4, 7, 10, 13, 16, 19]))
+def test_a_moment_lies_between_the_start_and_the_end_of_what_it_is_in(time_ns: int, digits: int) -> None:
+    name = snapshot_name(time_ns)[:digits]
+    start, end = parse_start(name, now_ns=NOW_NS), parse_time(name, now_ns=NOW_NS)
+    assert start <= time_ns <= end
+    assert snapshot_name(start)[:digits] == snapshot_name(end)[:digits] == name
+    assert snapshot_name(start - 1)[:digits] != name
+    assert snapshot_name(end + 1)[:digits] != name
 
 
 @given(st.text(alphabet="0123456789-_:.TZ smhdwyoagn\n\0٣é", max_size=24))

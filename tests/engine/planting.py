@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from yester.core.chunking import ChunkParams
 from yester.core.content import Content, ContentBuilder
 from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Totals, Tree
@@ -62,7 +64,8 @@ def publish(
     """Publish a snapshot; `T0_NS` and a day later with each one of the source, unless `time_ns` says when."""
     root = plant(store, plan)
     when_ns = T0_NS + len(store.snapshots(source)) * DAY_NS if time_ns is None else time_ns
-    return store.add_snapshot(Snapshot(RECORD_VERSION, source, "", when_ns, when_ns, root, tuple(paths), totals=Totals(size_bytes=1000)))
+    snapshot = Snapshot(RECORD_VERSION, source, "", when_ns, when_ns, root, tuple(paths), is_root_made_up=len(paths) > 1)
+    return store.add_snapshot(msgspec.structs.replace(snapshot, totals=Totals(size_bytes=1000)))
 
 
 def _plant(writer: ChunkWriter, params: ChunkParams, name: bytes, plan: Plan) -> Entry:

@@ -31,7 +31,7 @@ from yester.engine.restore import RestoreOptions, RestoreProgress, RestoreResult
 from yester.engine.restore_files import FileRestorer, Findings, Tally, Task, join
 from yester.engine.restore_preview import Change
 from yester.engine.restore_walk import StoredWalk
-from yester.engine.target import OPEN_FOLDERS_MAX, Owners, Target
+from yester.engine.target import OPEN_FOLDERS_MAX, Owners, Shortfall, Target
 from yester.engine.trees import TreeReader, store_tree
 from yester.errors import ConflictError, CorruptionError, LimitError, UsageError, YesterError
 from yester.store.chunks import segment_key, unpack_location
@@ -529,6 +529,27 @@ def test_inherited_acls_are_not_kept(sandbox: Sandbox, destination: Path) -> Non
         pytest.skip(f"no ACLs: {error}")
     assert summary(bring_back(sandbox.store, root_of(sandbox), destination)) == {}
     assert_same(sandbox.folder, destination)
+
+
+def test_an_acl_that_may_not_be_removed_is_a_shortfall(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for an ordinary user in somebody else's folder: all else is set all the same."""
+    sandbox.write("d/file", b"1").parent.chmod(0o751)
+    os.utime(sandbox.folder / "d", ns=(7, 7))
+    sandbox.back_up()
+    (destination / "d").mkdir(parents=True)
+    try:
+        os.setxattr(destination / "d", "system.posix_acl_default", ACL)
+    except OSError as error:
+        pytest.skip(f"no ACLs: {error}")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "removexattr", refuse)
+    result = bring_back(sandbox.store, root_of(sandbox), destination)
+    assert [(shortfall, findings.count) for shortfall, findings in result.shortfalls.items()] == [(Shortfall.ACL, 1)]
+    assert result.failed.count == 0
+    assert (destination / "d").stat().st_mtime_ns == 7
 
 
 # --- what is there already --------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from yester.core.content import HOLE, LIST_MAGIC, pack_span
 from yester.core.ids import ChunkId, TreeId, chunk_id
 from yester.core.records import RECORD_VERSION, TREE_MAGIC, Entry, Extra, Tree, encode_tree
 from yester.engine import trees as trees_module
-from yester.engine.trees import TreeReader, find_entry, judge_entries, read_tree_record, store_tree
-from yester.errors import CorruptionError, FormatError, NotFoundError
+from yester.engine.trees import TreeReader, find_entry, iter_below, judge_entries, read_tree_record, store_tree
+from yester.errors import CorruptionError, FormatError, LimitError, NotFoundError
 from yester.store.segments import Kind
 from yester.store.store import Store
 
@@ -237,6 +237,33 @@ def test_a_record_in_parts_that_claims_to_be_huge_takes_no_memory(monkeypatch: p
     outer = memory.store(LIST_MAGIC + b"\1" + pack_span(inner, 1_000_000) * 1000)
     with pytest.raises(CorruptionError, match="larger than any can be"):
         TreeReader(memory).read(stored_raw(memory, LIST_MAGIC + b"\2" + pack_span(outer, 10**9) * 1000))
+
+
+def test_a_tree_that_could_not_be_read_again_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees_module, "TREE_BYTES_MAX", 2000)
+    entries = tuple(Entry(b"%04d" % number, stat.S_IFREG, 0, 0, 0, 0, 0, 0, b"") for number in range(200))
+    with pytest.raises(LimitError, match="from '0000' to '0199'"):
+        store_tree(Tree(RECORD_VERSION, {}, {}, entries), ChunkParams(), Memory().store)
+
+
+def test_a_damaged_folder_hides_only_what_it_holds(make_store: MakeStore) -> None:
+    store = make_store()
+    root = plant(store, {"a": {"b": b"1"}, "c": {"d": b"2"}, "e": b"3"})
+    damaged = TreeReader(store.reader()).get(root, b"a").tree
+
+    class Damaged(TreeReader):
+        def read(self, tree: TreeId) -> Tree:
+            if tree == damaged:
+                message = "damaged"
+                raise CorruptionError(message)
+            return super().read(tree)
+
+    trees, told = Damaged(store.reader()), []
+    listed = iter_below(trees, root, b"at", recursive=True, on_damage=lambda path, _error: told.append(path))
+    assert [path for path, _ in listed] == [b"at/a", b"at/c", b"at/c/d", b"at/e"]
+    assert told == [b"at/a"]
+    with pytest.raises(CorruptionError):
+        list(iter_below(trees, trees.get(root, b"a"), b"", recursive=True))
 
 
 def test_a_hole_in_a_tree_takes_no_memory() -> None:

@@ -13,8 +13,7 @@ from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
 from yester.cli.tuning import MIB, tune_process
 from yester.engine.backup import BackupOptions, BackupResult, DryRun, back_up
-from yester.engine.scan import BackupProgress
-from yester.engine.source import count_source
+from yester.engine.scan import BackupProgress, count_source
 from yester.errors import ConflictError, NotFoundError
 from yester.store.store import Store
 
@@ -65,9 +64,12 @@ def command(
     if dry_run:
         result = _dry_run(store_path, paths, options, progress)
     else:
-        line = FileProgress(lambda: (progress.files, progress.size_bytes), lambda: count_source(paths))
-        with _open_or_create(store_path) as store, show_progress(line):
+        done = FileProgress(lambda: (progress.files, progress.size_bytes), lambda: count_source(paths, one_file_system=one_file_system))
+        with _open_or_create(store_path) as store, done as line, show_progress(line):
             result = back_up(store, paths, options, progress=progress, on_wait=_tell_waiting)
+    for path in paths:
+        if path.is_symlink() and path.is_dir():
+            print(f"note: {path} is a symlink, and only that was backed up; for the folder name {path.resolve()}", file=sys.stderr)
     for problem in result.problems:
         print(f"skipped {show_name(problem.path)}: {problem.reason}", file=sys.stderr)
     if as_json:

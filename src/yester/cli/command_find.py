@@ -10,7 +10,7 @@ import click
 from yester.cli.options import json_option, store_option
 from yester.cli.output import print_json, show_name, show_size
 from yester.cli.records import entry_json
-from yester.core.times import parse_time
+from yester.core.times import parse_start, parse_time
 from yester.engine.find import Match, Scope, find
 from yester.engine.trees import TreeReader
 from yester.store.store import Store
@@ -59,7 +59,7 @@ def command(
     now_ns = time.time_ns()
     scope = Scope(
         source=source,
-        since_ns=parse_time(since, now_ns=now_ns) if since else None,
+        since_ns=parse_start(since, now_ns=now_ns) if since else None,
         until_ns=parse_time(until, now_ns=now_ns) if until else None,
         types=_TYPES[type_] if type_ else (),
     )
@@ -67,8 +67,9 @@ def command(
     with Store.open(store_path) as store:
         matches = find(store, TreeReader(store.reader()), pattern, scope, ignore_case=ignore_case)
         if as_json:
-            print_json([_match_json(match) for match in matches])
-            return
+            listed = [_match_json(match) for match in matches]
+            print_json(listed)
+            raise SystemExit(0 if listed else 1)
         for match in matches:
             found += 1
             print(_line(match))

@@ -3,7 +3,6 @@
 
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,7 +12,7 @@ from yester.cli.output import print_json, show_name, show_time
 from yester.cli.records import entry_json
 from yester.core.records import Entry
 from yester.engine.select import resolve
-from yester.engine.trees import TreeReader
+from yester.engine.trees import TreeReader, iter_below
 from yester.store.store import Store
 
 
@@ -47,18 +46,6 @@ def command(snap: str, recursive: bool, is_long: bool, store_path: Path, as_json
         for found_path, found in listed:
             shown = show_name(found_path if recursive else found.name) + ("/" if stat.S_ISDIR(found.mode) else "")
             print(_long_line(found, shown) if is_long else shown)
-
-
-def iter_below(trees: TreeReader, folder: Entry, path: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Entry]]:
-    """The entries of a folder, and with `recursive` of all below it, each with its path, in order."""
-    waiting = [(path, folder)]
-    while waiting:
-        at, entry = waiting.pop()
-        if entry is not folder:
-            yield at, entry
-        if stat.S_ISDIR(entry.mode) and (entry is folder or recursive):
-            children = trees.read(entry.tree).entries
-            waiting += [(at + b"/" + child.name if at else child.name, child) for child in reversed(children)]
 
 
 def _long_line(entry: Entry, shown: str) -> str:

@@ -4,11 +4,11 @@
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from yester.cli.command_ls import iter_below
 from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, FilesAndBytes, show_progress
@@ -18,7 +18,7 @@ from yester.engine.restore import RestoreOptions, RestoreProgress, RestoreResult
 from yester.engine.restore_files import Findings
 from yester.engine.restore_preview import Change
 from yester.engine.select import resolve
-from yester.engine.trees import TreeReader
+from yester.engine.trees import TreeReader, iter_below
 from yester.store.store import Store
 
 SKIPPED = 3
@@ -72,8 +72,8 @@ def command(
         entry = trees.get(stored.snapshot.root, path)
         folder, _, _ = path.rpartition(b"/")
         parent = trees.read(trees.get(stored.snapshot.root, folder).tree) if path else None
-        line = FileProgress(lambda: (progress.files, progress.written_bytes), lambda: _count_below(store, entry))
-        with show_progress(line):
+        done = FileProgress(lambda: (progress.files, progress.written_bytes), lambda: _count_below(store, entry))
+        with done as line, show_progress(line):
             result = restore(store, entry, destination, options, parent=parent, progress=progress, on_change=on_change)
     if as_json:
         print_json(_result_json(result, changes))
@@ -82,11 +82,17 @@ def command(
     return FAILED if result.damaged.count or result.failed.count else SKIPPED if result.conflicts.count else 0
 
 
-def _count_below(store: Store, entry: Entry) -> FilesAndBytes:
+def _count_below(store: Store, entry: Entry) -> Iterator[FilesAndBytes]:
+    """Files and bytes of an entry, counted so far. What is damaged is the restore's to report."""
     if not stat.S_ISDIR(entry.mode):
-        return 1, entry.size
-    sizes = [found.size for _, found in iter_below(TreeReader(store.reader()), entry, b"", recursive=True) if stat.S_ISREG(found.mode)]
-    return len(sizes), sum(sizes)
+        yield 1, entry.size
+        return
+    files = size_bytes = 0
+    for _, found in iter_below(TreeReader(store.reader()), entry, b"", recursive=True, on_damage=lambda _path, _error: None):
+        if stat.S_ISREG(found.mode):
+            files += 1
+            size_bytes += found.size
+        yield files, size_bytes
 
 
 def _print_result(result: RestoreResult, destination: Path, *, dry_run: bool) -> None:

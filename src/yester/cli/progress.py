@@ -9,9 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Self
 
 from yester.cli.output import show_size
+from yester.errors import YesterError
 
 _REFRESH_S = 0.2
 _RATE_WINDOW_S = 10.0
@@ -48,20 +50,29 @@ def _draw(line: Callable[[float], str], done: threading.Event) -> None:
 
 
 class FileProgress:
-    """The line of an operation on files: `elapsed  files  bytes  rate  left`.
+    """The line of an operation on files: `elapsed  files  bytes  rate  left`. A context manager, for the thread that counts.
 
-    `count_done` returns how many files and bytes are done, and must be quick. `count_total` returns how many there are in all; it
-    is called on a thread when the first line is asked for, so never where nothing is shown, and until it returns no time
-    left is shown.
+    `count_done` returns how many files and bytes are done, and must be quick. `count_total` counts how many there are in all,
+    giving the sums so far again and again; it runs on a thread from when the first line is asked for, so never where nothing is
+    shown, until this is left. Before it ends no time left is shown; nor if it fails with one of our errors.
     """
 
-    def __init__(self, count_done: Callable[[], FilesAndBytes], count_total: Callable[[], FilesAndBytes]) -> None:
+    def __init__(self, count_done: Callable[[], FilesAndBytes], count_total: Callable[[], Iterator[FilesAndBytes]]) -> None:
         self._count_done = count_done
         self._count_total = count_total
         self._counting: threading.Thread | None = None
         self._total: FilesAndBytes | None = None
+        self._is_over = False
         self._history: deque[tuple[float, int]] = deque([(0.0, 0)])
         """Moments and the bytes done by then, oldest first, over the last seconds: what the rate is taken from."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        if self._counting is not None:
+            self._counting.join()
 
     def __call__(self, elapsed_s: float) -> str:
         """The line, `elapsed_s` after the start."""
@@ -82,7 +93,13 @@ class FileProgress:
         return f"{_show_span(elapsed_s)}  {amount}  {show_size(rate)}/s{left}"
 
     def _count(self) -> None:
-        self._total = self._count_total()
+        total = 0, 0
+        with suppress(YesterError):
+            for counted in self._count_total():
+                total = counted
+                if self._is_over:
+                    return
+            self._total = total
 
 
 def _show_span(seconds: float) -> str:

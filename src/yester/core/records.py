@@ -131,7 +131,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     root: Entry
     """The directory itself; its name is empty."""
     paths: tuple[bytes, ...] = ()
-    """Absolute host paths. One: `root` is that folder. More: `root` holds an entry for each, by its last component."""
+    """Absolute host paths. Unless `is_root_made_up` it is one, and `root` is that folder."""
     host: str = ""
     user: str = ""
     tags: tuple[str, ...] = ()
@@ -143,6 +143,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """Distinct xattr names in the snapshot, sorted; just `ANY_XATTR` if there are too many to list."""
     message: str = ""
     program: str = ""
+    is_root_made_up: bool = False
+    """Whether `root` is no folder of the host, but holds each of `paths` under its last component."""
 
 
 class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):

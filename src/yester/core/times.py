@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Times as people write them, and as snapshots are named. Everything is UTC, as the names of snapshots are.
 
-An expression stands for a span of time, `2026-11` for a month, and is read as the *last* nanosecond of it: the newest
-snapshot not after that is how things were at the end of the month. It does not know the clock: `now_ns` is given.
+An expression stands for a span of time, `2026-11` for a month. Read as a time it is the *last* nanosecond of that: the newest
+snapshot not after it is how things were at the end of the month. Nothing here knows the clock: `now_ns` is given.
 """
 
 import re
@@ -58,50 +58,67 @@ def parse_time(expression: str, *, now_ns: int) -> int:
     Raises:
         UsageError: it is no time.
     """
+    return _parse_span(expression, now_ns)[1]
+
+
+def parse_start(expression: str, *, now_ns: int) -> int:
+    """The first nanosecond since the epoch that an expression stands for: what is *since* then.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    return _parse_span(expression, now_ns)[0]
+
+
+_Span = tuple[int, int]
+"""The first and the last nanosecond."""
+
+
+def _parse_span(expression: str, now_ns: int) -> _Span:
     text = expression.strip().lower()
     if text == "now":
-        return now_ns
+        return now_ns, now_ns
     today = (_EPOCH + timedelta(seconds=now_ns // _SECOND_NS)).replace(hour=0, minute=0, second=0)
     if text == "today":
-        return _end_of_day(today)
+        return _span(today, timedelta(days=1))
     if text == "yesterday":
-        return _end_of_day(today - timedelta(days=1))
+        return _span(today - timedelta(days=1), timedelta(days=1))
     weekdays = [day for day, name in enumerate(_WEEKDAYS) if text in (name, name[:3])]
     if weekdays:
-        return _end_of_day(today - timedelta(days=(today.weekday() - weekdays[0] - 1) % 7 + 1))
+        return _span(today - timedelta(days=(today.weekday() - weekdays[0] - 1) % 7 + 1), timedelta(days=1))
     duration = text.removesuffix(" ago")
     if _DURATION.fullmatch(duration):
-        return now_ns - parse_duration(duration)
+        moment_ns = now_ns - parse_duration(duration)
+        return moment_ns, moment_ns
     found = _DATE.fullmatch(expression.strip())
     if found is None:
         message = f"{expression!r} is not a time"
         raise UsageError(message, hint=_HINT)
     try:
-        return _end_of_date(found)
+        return _span_of_date(found)
     except (ValueError, OverflowError) as error:
         message = f"{expression!r} is not a time: {error}"
         raise UsageError(message, hint=_HINT) from error
 
 
-def _end_of_date(found: re.Match[str]) -> int:
-    """The last nanosecond of a matched date, which may stop at any part."""
+def _span_of_date(found: re.Match[str]) -> _Span:
+    """That of a matched date, which may stop at any part."""
     parts = {name: int(value) for name, value in found.groupdict().items() if value is not None and name != "fraction"}
     date = parts["year"], parts.get("month", 1), parts.get("day", 1)
     start = datetime(*date, parts.get("hour", 0), parts.get("minute", 0), parts.get("second", 0), tzinfo=UTC)
     if found["fraction"] is not None:
-        return _to_ns(start) + int(found["fraction"].ljust(9, "9"))
+        second_ns = _to_ns(start)
+        return second_ns + int(found["fraction"].ljust(9, "0")), second_ns + int(found["fraction"].ljust(9, "9"))
     if "month" not in parts:
-        end = start.replace(year=start.year + 1)
-    elif "day" not in parts:
-        end = (start + timedelta(days=32)).replace(day=1)
-    else:
-        finest = "days" if "hour" not in parts else "hours" if "minute" not in parts else "minutes" if "second" not in parts else "seconds"
-        end = start + timedelta(**{finest: 1})
-    return _to_ns(end) - 1
+        return _span(start, start.replace(year=start.year + 1) - start)
+    if "day" not in parts:
+        return _span(start, (start + timedelta(days=32)).replace(day=1) - start)
+    finest = "days" if "hour" not in parts else "hours" if "minute" not in parts else "minutes" if "second" not in parts else "seconds"
+    return _span(start, timedelta(**{finest: 1}))
 
 
-def _end_of_day(day: datetime) -> int:
-    return _to_ns(day + timedelta(days=1)) - 1
+def _span(start: datetime, length: timedelta) -> _Span:
+    return _to_ns(start), _to_ns(start + length) - 1
 
 
 def _to_ns(moment: datetime) -> int:

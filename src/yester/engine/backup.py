@@ -148,7 +148,7 @@ def _scan(
     start_ns = time.time_ns()
     scan_options = ScanOptions(rules, exclude_caches=options.exclude_caches, one_file_system=options.one_file_system)
     scan = SourceScan(store, sink, source, scan_options, progress, start_ns=start_ns)
-    root, xattr_names = scan.scan(folders)
+    scanned = scan.scan(folders)
     sink.flush()
     return Snapshot(
         version=RECORD_VERSION,
@@ -156,7 +156,7 @@ def _scan(
         name="",
         time_ns=start_ns,
         finished_ns=max(time.time_ns(), start_ns),
-        root=msgspec.structs.replace(root, name=b""),
+        root=msgspec.structs.replace(scanned.root, name=b""),
         paths=tuple(os.fsencode(folder) for folder in folders),
         host=socket.gethostname(),
         user=scan.user(os.geteuid()),
@@ -164,9 +164,10 @@ def _scan(
         totals=Totals(progress.files, progress.directories, progress.others, progress.size_bytes),
         added=Added(progress.new_files, progress.changed_files, sink.counts.raw_bytes, sink.counts.stored_bytes),
         skipped=len(progress.problems),
-        xattr_names=xattr_names,
+        xattr_names=scanned.xattr_names,
         message=options.message,
         program=PROGRAM,
+        is_root_made_up=scanned.is_root_made_up,
     )
 
 

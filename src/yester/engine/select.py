@@ -28,8 +28,6 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _TIME_COLONS_MAX = 2
 """Colons a time may hold: `2026-11-22 10:30:20` has two."""
 _CANDIDATES_SHOWN = 8
-_OWN_ROOT_NS_MAX = 1000
-"""Snapshots of one instant are moved on by nanoseconds."""
 _SEE_ALL = "list sources and snapshots with `yester snapshots`"
 
 
@@ -187,19 +185,8 @@ def _places_of(snapshot: Snapshot, host_path: list[bytes], *, follow: bool) -> I
 
     With `follow`, symlinks on the way to the backed-up paths are followed as they are on this computer now.
     """
-    has_own_root = _has_own_root(snapshot)
     bases = [_split(os.path.realpath(path) if follow else path) for path in snapshot.paths]
     for base in sorted(bases, key=len, reverse=True):
         if host_path[: len(base)] == base:
-            name = base[-1:] if has_own_root else []
+            name = base[-1:] if snapshot.is_root_made_up else []
             yield b"/".join(name + host_path[len(base) :])
-
-
-def _has_own_root(snapshot: Snapshot) -> bool:
-    """Whether the root is a folder that the backup made up, holding each path under its last component.
-
-    It is if there are several paths, and if the only path is no folder. The record does not tell the latter apart, but a
-    made-up folder has the time of the backup for both of its times, and a real one hardly ever.
-    """
-    root = snapshot.root
-    return len(snapshot.paths) != 1 or (root.mtime_ns == root.atime_ns and 0 <= snapshot.time_ns - root.mtime_ns < _OWN_ROOT_NS_MAX)

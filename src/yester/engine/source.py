@@ -10,8 +10,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 from yester.core.chunking import Chunker, ChunkParams
@@ -243,21 +242,3 @@ def make_entry(
         content.spans,
         extra,
     )
-
-
-def count_source(paths: Iterable[Path]) -> tuple[int, int]:
-    """How many files there are below these paths and how many bytes, as a backup without rules would count them. Quick and rough."""
-    files = size_bytes = 0
-    waiting = [os.fsencode(path) for path in paths]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as listing:
-                for item in listing:
-                    if item.is_dir(follow_symlinks=False):
-                        waiting.append(item.path)
-                    elif item.is_file(follow_symlinks=False):
-                        files += 1
-                        size_bytes += item.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
-    return files, size_bytes

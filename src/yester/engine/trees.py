@@ -8,7 +8,7 @@ change in a folder of 100,000 files stores one chunk and not the whole record ag
 import logging
 import stat
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -16,11 +16,11 @@ from yester.core.chunking import Chunker, ChunkParams
 from yester.core.content import LIST_MAGIC, Content, ContentBuilder, iter_spans
 from yester.core.ids import ChunkId, TreeId
 from yester.core.records import Entry, Tree, decode_tree, encode_tree, entry_problem
-from yester.errors import CorruptionError, NotFoundError
+from yester.errors import CorruptionError, FormatError, LimitError, NotFoundError, YesterError
 from yester.store.chunks import ChunkSource
 
 TREE_BYTES_MAX = 512 * 1024 * 1024
-"""A larger tree record is damage: it would be a folder of some five million files."""
+"""No larger tree record is written, or believed: a folder of some five million files."""
 
 CACHE_ENTRIES = 50_000
 """Decoded entries a reader keeps, about 500 bytes each."""
@@ -29,8 +29,18 @@ _log = logging.getLogger(__name__)
 
 
 def store_tree(tree: Tree, params: ChunkParams, store: Callable[[bytes | memoryview], ChunkId]) -> TreeId:
-    """Store a tree by way of `store`, which keeps one chunk of trees, and return its id."""
+    """Store a tree by way of `store`, which keeps one chunk of trees, and return its id.
+
+    Raises:
+        LimitError: the tree has more entries than can be read again.
+    """
     record = encode_tree(tree)
+    if len(record) > TREE_BYTES_MAX:
+        first, last = (tree.entries[index].name.decode("utf-8", "backslashreplace") for index in (0, -1))
+        message = (
+            f"a folder of {len(tree.entries)} names, from {first!r} to {last!r}, is larger than a store can hold; nothing was published"
+        )
+        raise LimitError(message, hint="divide it into several folders, or leave it out with --exclude")
     if len(record) <= params.max_bytes:
         return TreeId(store(record))
     builder = ContentBuilder(store)
@@ -145,6 +155,36 @@ class TreeReader:
             message = f"there is no {path.decode('utf-8', 'backslashreplace')!r} in this snapshot"
             raise NotFoundError(message)
         return entry
+
+
+def iter_below(
+    trees: TreeReader, folder: Entry, path: bytes, *, recursive: bool, on_damage: Callable[[bytes, YesterError], None] | None = None
+) -> Iterator[tuple[bytes, Entry]]:
+    """The entries of a folder, and with `recursive` of all below it, each with its path below `path`, in order.
+
+    A folder further down that cannot be read comes without what it holds; `on_damage` hears of it, else it is logged.
+
+    Raises:
+        CorruptionError, FormatError: `folder` itself cannot be read.
+    """
+    waiting = [(path, folder)]
+    while waiting:
+        at, entry = waiting.pop()
+        if entry is not folder:
+            yield at, entry
+        if stat.S_ISDIR(entry.mode) and (entry is folder or recursive):
+            try:
+                children = trees.read(entry.tree).entries
+            except (CorruptionError, FormatError) as error:
+                if entry is folder:
+                    raise
+                (on_damage or _log_damage)(at, error)
+                continue
+            waiting += [(at + b"/" + child.name if at else child.name, child) for child in reversed(children)]
+
+
+def _log_damage(path: bytes, error: YesterError) -> None:
+    _log.warning("what is in the folder %s is left out: %s", path.decode("utf-8", "backslashreplace"), error.message)
 
 
 def find_entry(tree: Tree, name: bytes) -> Entry | None:
