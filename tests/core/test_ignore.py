@@ -290,3 +290,33 @@ def walk_with_rules(base: bytes, tree: Tree, rules: dict[bytes, list[bytes]], st
 def test_lines_of_a_rule_file_end_where_git_ends_them() -> None:
     assert split_rules(b"\xef\xbb\xbf*.tmp\r\nname\x0bwith\xc2\x85odd\r\n!x") == ["*.tmp", "name\x0bwith\x85odd", "!x"]
     assert split_rules(b"bytes\xff\n") == ["bytes\udcff", ""]
+
+
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("*a" * 40 + "b", b"a" * 250),
+        ("*[ab]?" * 30 + "c", b"ab" * 120),
+        ("**/" * 30 + "x", b"d/" * 500 + b"y"),
+        ("**/a/" * 20 + "x", b"a/" * 500 + b"y"),
+        ("**/*a*a*a/" * 10 + "x", b"aaaaaaaaaa/" * 50 + b"y"),
+    ],
+)
+def test_no_rule_takes_long_to_match(rule: str, path: bytes) -> None:
+    """Trying all ways to divide a name among the stars would take longer than the time-out of this test, by far."""
+    rules = RuleStack().with_rules(b"", [rule])
+    assert not rules.excludes(path, is_directory=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("*ab*b*c", b"xabxabbxc"),
+        ("**/a/**/a/b/**/c", b"a/x/a/a/b/y/c"),
+        ("**/**/a*b/**/**/c", b"z/aab/c"),
+        ("a/**/b*/**/d", b"a/b1/b2/d"),
+        ("*a/**", b"ba/x/y"),
+    ],
+)
+def test_what_stars_can_be_divided_to_match_is_matched(rule: str, path: bytes) -> None:
+    assert RuleStack().with_rules(b"", [rule]).excludes(path, is_directory=False)

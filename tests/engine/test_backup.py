@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import os
 import random
+import shutil
 import socket
 import stat
 import subprocess
@@ -21,13 +22,14 @@ import pytest
 
 from tests.engine.planting import plant
 from tests.engine.sandbox import MakeStore, Sandbox
-from yester.core.records import ANY_XATTR, Entry, decode_seen
+from yester.core.content import EMPTY
+from yester.core.records import ANY_XATTR, RECORD_VERSION, TIME_NS_MAX, Entry, Tree, decode_seen, decode_tree, encode_tree
 from yester.engine.backup import BackupOptions, DryRun, back_up, default_source_name
 from yester.engine.check import check
 from yester.engine.compare import compare
 from yester.engine.files import FileReader, iter_pieces
 from yester.engine.scan import BackupProgress
-from yester.engine.source import SourceReader
+from yester.engine.source import SourceReader, make_entry
 from yester.engine.trees import TreeReader
 from yester.errors import ConflictError, NotFoundError, StoreAccessError, UsageError
 from yester.store.chunks import ChunkWriter
@@ -622,6 +624,26 @@ def test_a_file_that_grows_as_fast_as_it_is_read_does_not_hold_the_backup_up(san
     assert 1_000_000 < sandbox.entry("log").size < 100_000_000
 
 
+def test_a_source_that_vanishes_is_not_quietly_stored_in_part(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        sandbox.write(f"d{number}/file", b"%d" % number)
+    hook_reads(monkeypatch, lambda _name: shutil.rmtree(sandbox.folder, ignore_errors=True))
+    sandbox.back_up()
+    [(_, reason)] = sandbox.problems()
+    assert reason == "was removed or moved while it was backed up: what is in the snapshot may not be all"
+
+
+@pytest.mark.parametrize("time_s", [20_000_000_000, -20_000_000_000])
+def test_a_time_that_cannot_be_stored_becomes_the_nearest(sandbox: Sandbox, time_s: int) -> None:
+    sandbox.write("file", b"1")
+    fields = list((sandbox.folder / "file").lstat())
+    status = os.stat_result([*fields[:8], time_s, *fields[9:]], {"st_mtime_ns": time_s * 10**9, "st_atime_ns": time_s * 10**9})
+    entry = make_entry(b"file", status, EMPTY)
+    assert entry.mtime_ns == entry.atime_ns == (TIME_NS_MAX if time_s > 0 else -TIME_NS_MAX)
+    tree = Tree(RECORD_VERSION, {}, {}, (entry,))
+    assert decode_tree(encode_tree(tree)) == tree
+
+
 def test_files_and_folders_may_vanish(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """After they were listed, before they are opened."""
     for name in ("a", "b", "d/file", "z"):
@@ -825,6 +847,15 @@ def test_a_rule_file_that_is_none_is_a_problem_and_no_reason_to_stop(sandbox: Sa
     assert (sandbox.names("a"), sandbox.names("c")) == ([b".yesterignore", b"x"], [b".yesterignore", b"x"])
 
 
+def test_a_line_that_is_no_rule_does_not_switch_off_the_others(sandbox: Sandbox) -> None:
+    sandbox.write(".yesterignore", b"*.tmp\n[bad\nsecret*\n")
+    for name in ("a.tmp", "secret1", "kept"):
+        sandbox.write(name)
+    sandbox.back_up()
+    assert sandbox.names() == [b".yesterignore", b"kept"]
+    assert sandbox.problems() == [(b".yesterignore", "'[bad' is not a rule: a [ has no ]")]
+
+
 def test_rules_can_come_from_files(sandbox: Sandbox) -> None:
     rules = sandbox.folder.parent / "rules"
     rules.write_bytes(b"*.o\n\xff\n")
@@ -844,6 +875,9 @@ def test_caches_can_be_left_out(sandbox: Sandbox) -> None:
     sandbox.write("cache/sub/x", b"1")
     sandbox.write("no-cache/CACHEDIR.TAG", b"Signature: wrong")
     sandbox.write("no-cache/kept", b"1")
+    (sandbox.folder / "folder/CACHEDIR.TAG").mkdir(parents=True)
+    (sandbox.folder / "fifo").mkdir()
+    os.mkfifo(sandbox.folder / "fifo/CACHEDIR.TAG")
     sandbox.back_up()
     assert sandbox.names("cache") == [b"CACHEDIR.TAG", b"big", b"sub"]
     sandbox.back_up(exclude_caches=True)

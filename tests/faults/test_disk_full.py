@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -212,3 +213,22 @@ def test_a_write_or_sync_that_fails_ends_the_backup_and_nothing_is_lost(
         shutil.rmtree(store)
     sample.assert_whole(store, "first", "third")
     assert number >= 20
+
+
+@pytest.mark.parametrize("command", ["init", "snapshots"])
+def test_a_disk_without_room_for_the_lock_file_is_an_error_and_no_signal(disk: Path, tmp_path: Path, command: str) -> None:
+    """LMDB maps it while it is all hole: touching it is SIGBUS where no block is left."""
+    store = disk / "store"
+    if command == "snapshots":
+        Store.create(store).close()
+        (store / "lock.mdb").unlink()
+    with suppress(OSError), (disk / "filling").open("wb", buffering=0) as filling:
+        while True:
+            filling.write(bytes(4 * KIB))
+    arguments: list[str | Path] = [sys.executable, "-m", "yester", command, "--store", store]
+    done = subprocess.run(
+        arguments, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert done.returncode == 1, done
+    assert "no space left" in done.stderr.lower() or "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -393,12 +393,12 @@ def test_the_cache_is_bounded(environment: Environment, monkeypatch: pytest.Monk
     for chunk in ids:
         reader.read(chunk)
     assert sum(len(segment.payload) for segment in reader._cache.values()) <= 4 << 20
-    assert len(set(decoded)) == 20
+    assert len(set(decoded) - {21}) == 20  # the one after the last may have been looked for ahead, now or in a moment
     decoded.clear()
     reader.read(ids[-1])
-    assert decoded == []
+    assert set(decoded) <= {21}
     reader.read(ids[0])
-    assert decoded[:1] == [1]
+    assert 1 in decoded
 
 
 def test_an_environment_that_is_closed_waits_for_what_is_decoded_ahead(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

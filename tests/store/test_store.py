@@ -417,3 +417,46 @@ def test_a_damaged_snapshot_does_not_hide_the_others(store: Store, record: bytes
             store.find_snapshots_by_id(damaged.id.hex())
     assert store.snapshots() == [first, other]
     assert add(store, time_ns=T0_NS + SECOND_NS).snapshot.name == snapshot_name(T0_NS + SECOND_NS)
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb", "backup.lock"])
+@pytest.mark.parametrize("kind", ["symlink", "fifo"])
+def test_a_file_of_the_store_that_leads_elsewhere_is_not_followed(tmp_path: Path, name: str, kind: str) -> None:
+    """Somebody else may have put it there, to have this user's files overwritten."""
+    store = tmp_path / "store"
+    Store.create(store).close()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious" * 10_000)
+    (store / name).unlink(missing_ok=True)
+    if kind == "symlink":
+        (store / name).symlink_to(victim)
+    else:
+        os.mkfifo(store / name)
+    for attempt in (Store.open, Store.create):
+        with pytest.raises(ConflictError, match="is not a regular file"):
+            attempt(store)
+    assert victim.read_bytes() == b"precious" * 10_000
+
+
+def test_a_store_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff \n")
+    with Store.create(path) as store:
+        add(store)
+    with Store.open(path) as store:
+        assert len(store.snapshots()) == 1
+
+
+def test_a_path_that_cannot_be_a_store_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for path, match in ((tmp_path / "file/x", "below one"), (tmp_path / ("x" * 300), "too long"), (tmp_path / "dangling", "a symlink to")):
+        with pytest.raises(YesterError, match=match):
+            Store.open(path)
+        with pytest.raises(YesterError):
+            Store.create(path)
+
+
+def test_a_store_whose_last_segment_has_an_impossible_number_is_damaged(store: Store) -> None:
+    store.environment.write(lambda transaction: transaction.put(Table.SEGMENTS, b"\xff" * 9, b""))
+    with pytest.raises(CorruptionError, match="impossible number"):
+        add(store)

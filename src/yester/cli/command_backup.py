@@ -45,7 +45,7 @@ def command(
     store_path: Path,
     as_json: bool,
 ) -> int:
-    r"""Back up PATHS into a new snapshot. Unchanged files are not read again.
+    """Back up PATHS into a new snapshot. Unchanged files are not read again.
 
     Rules also come from a file .yesterignore in any folder. A backup that is interrupted goes on where it was when it is
     started again.

@@ -23,7 +23,7 @@ _ZEROS = bytes(1 << 20)
 @click.argument("snap", metavar="SNAP:PATH")
 @store_option
 def command(snap: str, store_path: Path) -> None:
-    r"""Print a file of a snapshot to standard output.
+    """Print a file of a snapshot to standard output.
 
     \b
     Examples:

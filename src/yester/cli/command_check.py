@@ -16,7 +16,7 @@ from yester.engine.check import Affected, CheckProgress, CheckReport, Finding, c
 @store_option
 @json_option
 def command(read_data: bool, store_path: Path, as_json: bool) -> int:
-    r"""Look for damage: that every snapshot, folder and chunk is there, and with --read-data that every byte is right.
+    """Look for damage: that every snapshot, folder and chunk is there, and with --read-data that every byte is right.
 
     Damage is named with the files and snapshots it touches. Nothing is changed; backups and mounts may go on meanwhile.
 

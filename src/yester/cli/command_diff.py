@@ -30,7 +30,7 @@ _MARKS = {
 @store_option
 @json_option
 def command(old: str, new: str, store_path: Path, as_json: bool) -> None:
-    r"""Compare two snapshots, or folders or files in them. Folders that are equal are not even looked into.
+    """Compare two snapshots, or folders or files in them. Folders that are equal are not even looked into.
 
     \b
     + added   - removed   M content changed   m only mode, owner, times or attributes   T became something else

@@ -45,7 +45,7 @@ def command(
     store_path: Path,
     as_json: bool,
 ) -> None:
-    r"""Find files in all snapshots, and say which snapshots have them.
+    """Find files in all snapshots, and say which snapshots have them.
 
     PATTERN is a shell pattern for a name, or with a slash for a path.
 

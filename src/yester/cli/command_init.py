@@ -12,7 +12,7 @@ from yester.store.store import Store
 @click.command("init")
 @store_option
 def command(store_path: Path) -> None:
-    r"""Make an empty store. `yester backup` does this by itself on first use.
+    """Make an empty store. `yester backup` does this by itself on first use.
 
     \b
     Examples:

@@ -20,7 +20,7 @@ from yester.store.store import Store
 @store_option
 @json_option
 def command(path: str, store_path: Path, as_json: bool) -> None:
-    r"""Show the history of PATH: its distinct versions, oldest first, and when it was gone.
+    """Show the history of PATH: its distinct versions, oldest first, and when it was gone.
 
     PATH is a file or folder that was backed up, or SOURCE:PATH. Snapshots in which it did not change are folded.
 

@@ -23,7 +23,7 @@ from yester.store.store import Store
 @store_option
 @json_option
 def command(snap: str, recursive: bool, is_long: bool, store_path: Path, as_json: bool) -> None:
-    r"""List a folder of a snapshot, or one file of it.
+    """List a folder of a snapshot, or one file of it.
 
     SNAP is an id, SOURCE for its newest snapshot, or SOURCE@TIME.
 

@@ -34,7 +34,7 @@ _LOG_BYTES_MAX = 1 << 20
 )
 @store_option
 def command(mount_point: Path, foreground: bool, allow_other: bool, as_me: bool, log_file: Path | None, store_path: Path) -> None:
-    r"""Show all snapshots as folders below MNT, an empty folder. Copying a file out restores it.
+    """Show all snapshots as folders below MNT, an empty folder. Copying a file out restores it.
 
     \b
     MNT/snapshots/SOURCE/TIME/…         every snapshot; `latest` is the newest

@@ -42,7 +42,7 @@ def command(
     store_path: Path,
     as_json: bool,
 ) -> int:
-    r"""Copy a snapshot, or a folder or file of it, out of the store with all metadata.
+    """Copy a snapshot, or a folder or file of it, out of the store with all metadata.
 
     What a folder holds comes to DIR; a file comes into DIR. Files there that differ are kept unless --overwrite is given, other
     files are not touched. It can be interrupted and run again.

@@ -18,7 +18,7 @@ from yester.store.store import Store
 @store_option
 @json_option
 def command(source: str | None, tags: tuple[str, ...], store_path: Path, as_json: bool) -> None:
-    r"""List snapshots, oldest first: all, or those of one SOURCE.
+    """List snapshots, oldest first: all, or those of one SOURCE.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ from yester.store.store import Store
 @store_option
 @json_option
 def command(store_path: Path, as_json: bool) -> None:
-    r"""Show what the store holds, and what it takes on the disk.
+    """Show what the store holds, and what it takes on the disk.
 
     \b
     Example:

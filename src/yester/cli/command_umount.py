@@ -19,7 +19,7 @@ class _UntouchedPath(click.Path):
 @click.argument("mount_point", metavar="MNT", type=_UntouchedPath())
 @click.option("--lazy", is_flag=True, help="Take it away now even if it is in use; it ends when the last file is closed.")
 def command(mount_point: Path, lazy: bool) -> None:
-    r"""End a mount, also one whose process has died.
+    """End a mount, also one whose process has died.
 
     \b
     Example:

@@ -59,7 +59,7 @@ class CommandGroup(click.Group):
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="yester")
 def cli() -> None:
-    r"""Keep every version of your files, and see them as ordinary folders.
+    """Keep every version of your files, and see them as ordinary folders.
 
     \b
     Examples:

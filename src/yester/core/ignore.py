@@ -20,8 +20,9 @@ Reference: gitignore(5); git's dir.c and wildmatch.c.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from yester.errors import UsageError
 
@@ -59,7 +60,9 @@ class RuleStack:
     def __bool__(self) -> bool:
         return bool(self._lists)
 
-    def with_rules(self, base: bytes, lines: Iterable[str], *, origin: str = "") -> "RuleStack":
+    def with_rules(
+        self, base: bytes, lines: Iterable[str], *, origin: str = "", report: Callable[[str], None] | None = None
+    ) -> "RuleStack":
         r"""These rules and then `lines`, which are meant relative to `base`.
 
         Args:
@@ -67,9 +70,10 @@ class RuleStack:
             lines: One rule each, with or without the end of the line, decoded with `surrogateescape`. Blank ones and
                 comments are no rules.
             origin: Where they come from, for a message.
+            report: Hears of each line that is not a rule, and the others are taken all the same.
 
         Raises:
-            UsageError: a line is not a rule.
+            UsageError: a line is not a rule, and there is no `report`.
         """
         rules = []
         for number, line in enumerate(lines):
@@ -77,6 +81,9 @@ class RuleStack:
                 rule = _parse_rule(line if number else line.removeprefix("\ufeff"))
             except ValueError as error:
                 message = f"{line.rstrip()!r}{' in ' if origin else ''}{origin} is not a rule: {error}"
+                if report is not None:
+                    report(message)
+                    continue
                 raise UsageError(message, hint=r"rules are those of .gitignore; write \[ or \\ for the character itself") from error
             if rule is not None:
                 rules.append(rule)
@@ -185,8 +192,50 @@ def _strip_spaces(text: str) -> str:
     return stripped + " " if backslashes % 2 and stripped != text else stripped
 
 
+_ANY = "[^/]*"
+"""A `*` within a name."""
+_FOLDERS = "(?:[^/]+/)*"
+"""A `**/`."""
+
+
 def _translate(glob: str) -> str:
-    """The regular expression for the whole of a name or path that `glob` describes."""
+    """The regular expression for the whole of a name or path that `glob` describes.
+
+    It is matched in time that does not grow faster than the square of the length: what stands between two stars is taken
+    where it is found first, and never looked for again (`(?>…)`), since the second star takes whatever the first left.
+    """
+    parts = _split_glob(glob)
+    parts = [part for part, following in pairwise([*parts, ""]) if not part == following == _FOLDERS]
+    texts = [_join_names(section) for section in _split_list(parts, _FOLDERS)]
+    if len(texts) == 1:
+        return texts[0]
+    first, *middle, last = texts
+    return first + "".join(f"(?>(?:[^/]+/)*?{text})" for text in middle) + _FOLDERS + last
+
+
+def _join_names(parts: list[str]) -> str:
+    """The expression of names with slashes between them, from their parts."""
+    names = []
+    for name in _split_list(parts, "/"):
+        first, *rest = ("".join(run) for run in _split_list(name, _ANY))
+        middle = "".join(f"(?>{_ANY}?{text})" for text in rest[:-1] if text)
+        names.append(first + middle + (_ANY + rest[-1] if rest else ""))
+    return "/".join(names)
+
+
+def _split_list(parts: list[str], separator: str) -> list[list[str]]:
+    """As `str.split`."""
+    runs: list[list[str]] = [[]]
+    for part in parts:
+        if part == separator:
+            runs.append([])
+        else:
+            runs[-1].append(part)
+    return runs
+
+
+def _split_glob(glob: str) -> list[str]:
+    """Regular expressions, one for each part of a glob: a character, a set of them, a slash, `_ANY` or `_FOLDERS`."""
     parts: list[str] = []
     at = 0
     while at < len(glob):
@@ -197,13 +246,13 @@ def _translate(glob: str) -> str:
                 at += stars
                 is_component = starts and (at == len(glob) or glob[at] == "/")
                 if not is_component:
-                    parts.append("[^/]*")
+                    parts.append(_ANY)
                 elif stars == 1:
                     parts.append("[^/]+")
                 elif at == len(glob):
                     parts.append(".+")
                 else:
-                    parts.append("(?:.+/)?")
+                    parts.append(_FOLDERS)
                     at += 1
             case "?":
                 parts.append("[^/]")
@@ -220,7 +269,7 @@ def _translate(glob: str) -> str:
             case plain:
                 parts.append(re.escape(plain))
                 at += 1
-    return "".join(parts)
+    return parts
 
 
 def _translate_bracket(glob: str, at: int) -> tuple[str, int]:

@@ -22,6 +22,8 @@ TREE_MAGIC = b"T"
 NAME_BYTES_MAX = 255
 SYMLINK_BYTES_MAX = 4095
 SIZE_MAX = 2**63 - 1
+TIME_NS_MAX = 2**63 - 1
+"""Into the year 2262; the first is as far before 1970. File systems may know times beyond."""
 MODE_MAX = 0o177777
 XATTR_NAMES_MAX = 64
 """A snapshot lists at most so many distinct xattr names; one more and it lists only `ANY_XATTR`."""

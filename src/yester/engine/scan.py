@@ -38,7 +38,7 @@ from yester.core.records import (
 from yester.core.treediff import same_entry
 from yester.engine.source import OPEN_DIRECTORY, FileBytes, Report, SourceReader, make_entry, special_content
 from yester.engine.trees import TreeReader, store_tree
-from yester.errors import CorruptionError, FormatError, NotFoundError, UsageError
+from yester.errors import CorruptionError, FormatError, NotFoundError
 from yester.store.chunks import Change, WriteCounts
 from yester.store.segments import Kind
 from yester.store.store import Store, forget_seen_change, seen_change
@@ -246,6 +246,7 @@ class SourceScan:
                     child_name, child_status = directory.subfolders.pop()
                     child = self._open_subfolder(directory, child_name, child_status)
                     if child is not None:
+                        directory.path = b""  # a long path at each level of a deep tree would take memory by the square of the depth
                         stack.append(child)
                         if len(stack) > _OPEN_DIRECTORIES_MAX and (far := stack[-_OPEN_DIRECTORIES_MAX]).handle >= 0:
                             os.close(far.handle)
@@ -255,13 +256,24 @@ class SourceScan:
                 stack.pop()
                 if not stack:
                     os.close(directory.handle)
+                    self._notice_if_gone(folder, directory)
                     return entry, directory.xattr_names
+                stack[-1].path = directory.path.rpartition(b"/")[0]
                 self._return_to(stack[-1], directory)
                 self._add_subfolder(stack[-1], directory, entry)
         finally:
             for directory in stack:
                 if directory.handle >= 0:
                     os.close(directory.handle)
+
+    def _notice_if_gone(self, folder: Path, directory: _Directory) -> None:
+        """Half of a folder that was removed meanwhile must not pass for the whole."""
+        try:
+            is_there = _identity(os.lstat(folder)) == _identity(directory.status)
+        except OSError:
+            is_there = False
+        if not is_there:
+            self._problem(directory.path, "was removed or moved while it was backed up: what is in the snapshot may not be all")
 
     def _open_subfolder(self, parent: _Directory, name: bytes, status: os.stat_result) -> _Directory | None:
         path = _join(parent.path, name)
@@ -350,6 +362,10 @@ class SourceScan:
 
     def _take(self, directory: _Directory, entry: Entry, status: os.stat_result, *, is_trusted: bool = True) -> None:
         """Put an entry made in this run into its directory; the old one if nothing but the access time differs."""
+        if entry.mtime_ns != status.st_mtime_ns:
+            self._problem(
+                _join(directory.path, entry.name), "its modification time is stored as the nearest between the years 1678 and 2262"
+            )
         old = directory.old.get(entry.name)
         if old is not None and same_entry(old[0], entry):
             entry = old[0]
@@ -461,23 +477,22 @@ class SourceScan:
                 # Not the part that was read: a rule that is cut leaves out other things than it says.
                 self._problem(path, f"its rules are not used: it is larger than {IGNORE_FILE_BYTES_MAX >> 20} MiB")
                 return directory.rules
-            return directory.rules.with_rules(directory.path, split_rules(content), origin=os.fsdecode(self._host_prefix + path))
         except OSError as error:
             self._problem(path, f"its rules cannot be read: {error.strerror}")
-        except UsageError as error:
-            self._problem(path, f"its rules are not used: {error.message}")
-        return directory.rules
+            return directory.rules
+        return directory.rules.with_rules(directory.path, split_rules(content), report=self._reporter(path))
 
     def _is_cache(self, handle: int) -> bool:
         """Whether the directory is tagged as a cache (bford.info/cachedir)."""
         try:
             file = os.open(_CACHE_TAG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=handle)
+            try:
+                is_file = stat.S_ISREG(os.fstat(file).st_mode)
+                return is_file and os.read(file, len(_CACHE_TAG_START)) == _CACHE_TAG_START
+            finally:
+                os.close(file)
         except OSError:
             return False
-        try:
-            return os.read(file, len(_CACHE_TAG_START)) == _CACHE_TAG_START
-        finally:
-            os.close(file)
 
     def _count(self, status: os.stat_result) -> None:
         progress = self._progress

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from yester.core.chunking import Chunker, ChunkParams
 from yester.core.content import EMPTY, HOLE, Content, ContentBuilder, pack_span
 from yester.core.ids import ChunkId
-from yester.core.records import Entry, Extra
+from yester.core.records import TIME_NS_MAX, Entry, Extra
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO that took a regular file's place between stat and open must not hang the backup.
@@ -220,7 +220,7 @@ def special_content(directory: int, name: bytes, status: os.stat_result) -> byte
 def make_entry(
     name: bytes, status: os.stat_result, content: Content, *, xattrs: tuple[tuple[bytes, bytes], ...] = (), data: FileBytes | None = None
 ) -> Entry:
-    """The entry of something with this status; `data` where it is a regular file."""
+    """The entry of something with this status; `data` where it is a regular file. Its times are the nearest that can be stored."""
     is_directory = stat.S_ISDIR(status.st_mode)
     nlink = 1 if is_directory else max(1, status.st_nlink)
     rdev = status.st_rdev if stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode) else 0
@@ -235,10 +235,14 @@ def make_entry(
         status.st_mode,
         status.st_uid,
         status.st_gid,
-        status.st_mtime_ns,
-        status.st_atime_ns,
+        _storable_time(status.st_mtime_ns),
+        _storable_time(status.st_atime_ns),
         size,
         content.level,
         content.spans,
         extra,
     )
+
+
+def _storable_time(time_ns: int) -> int:
+    return min(max(time_ns, -TIME_NS_MAX), TIME_NS_MAX)

@@ -38,6 +38,8 @@ UNCOMMITTED_SEGMENTS_MAX = 64
 slower than the source; the second is large, so that all cores go on while a commit waits for the disk."""
 
 _LOCATION_BYTES = 8
+_SEGMENTS_MAX = 2**48 - 2**20
+"""A location has 48 bits for a segment's number."""
 _NOTHING = memoryview(b"")
 
 
@@ -385,6 +387,9 @@ class ChunkWriter:
         def apply(transaction: WriteTransaction) -> None:
             last = transaction.last_key(Table.SEGMENTS)
             number = int.from_bytes(last, "big") if last else 0
+            if number >= _SEGMENTS_MAX:
+                message = f"the store {self._environment.path} has a segment with the impossible number {number}; nothing was stored"
+                raise CorruptionError(message, hint="run `yester check`")
             locations: list[tuple[ChunkId, bytes]] = []
             for segment, encoded in batch:
                 if encoded:

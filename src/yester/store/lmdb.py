@@ -9,6 +9,7 @@ Threads: reads may come from any thread. Writes too, but LMDB lets one through a
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import subprocess
@@ -31,6 +32,9 @@ MAP_BYTES = 1 << 40
 """Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
 _MAP_BYTES_MIN = 1 << 26
 READERS_MAX = 1024
+LOCK_FILE = "lock.mdb"
+_LOCK_BYTES = (READERS_MAX + 2) * 64
+"""A cache line for each reader, and what all of them share (MDB_txninfo)."""
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 _RELEASE_BYTES = 8 * 1024 * 1024
@@ -184,6 +188,8 @@ class Environment:
         self._background: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")  # starts at its first use
         if not create or (path / DATA_FILE).exists():
             check_data_file(path)
+        if not readonly:
+            self._prepare_lock_file()
         with _translated(path):
             self._env = self._open(create=create, map_bytes=map_bytes)
         try:
@@ -195,12 +201,34 @@ class Environment:
             raise
         self._read_bytes = 0
 
+    def _prepare_lock_file(self) -> None:
+        """Take the space of the lock file beforehand: LMDB maps one that is all hole, and on a full disk touching it is SIGBUS.
+
+        Raises:
+            StoreFullError: there is no room for it; the file may be there.
+        """
+        path = self.path / LOCK_FILE
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return  # LMDB will say what is wrong
+        try:
+            status = os.fstat(file)
+            if status.st_blocks * 512 < max(status.st_size, _LOCK_BYTES):
+                os.posix_fallocate(file, 0, max(status.st_size, _LOCK_BYTES))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                message = f"no space left for the store {self.path}: it needs {_LOCK_BYTES >> 10} KiB to lock itself; {_STATE}"
+                raise StoreFullError(message, hint="free space on that disk and run the command again") from error
+        finally:
+            os.close(file)
+
     def _open(self, *, create: bool, map_bytes: int) -> "lmdb.Environment":
         """Open it with a smaller map where the address space has no room: 64-bit ARM may have 512 GiB of it, and `ulimit -v` less."""
         while True:
             try:
                 return lmdb.open(
-                    os.fspath(self.path),
+                    os.fsencode(self.path),
                     map_size=map_bytes,
                     readonly=self.readonly,
                     readahead=True,

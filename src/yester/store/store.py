@@ -8,6 +8,7 @@ one `Store` a process and directory.
 import fcntl
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,15 +27,15 @@ from yester.core.times import snapshot_name
 from yester.errors import ConflictError, CorruptionError, FormatError, LimitError, NotFoundError, StoreAccessError
 from yester.store.chunks import ChunkReader, ChunkWriter
 from yester.store.datafile import DATA_FILE
-from yester.store.lmdb import MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.lmdb import LOCK_FILE, MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
 
 FORMAT_VERSION = 1
 _FORMAT_KEY = b"format"
 _GENERATION_KEY = b"snapshots_generation"
-_LOCK_FILE = "backup.lock"
+_BACKUP_LOCK_FILE = "backup.lock"
 _STORE_BYTES_MIN = 2 * 4096
 """LMDB begins a data file with two pages, of at least so many bytes; a full disk may have had room for only one."""
-_FILES = {DATA_FILE, "lock.mdb", _LOCK_FILE}
+_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE}
 _LOCK_POLL_S = 0.2
 
 _log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Store:
             raise ConflictError(message, hint="name a folder with --store") from error
         except OSError as error:
             message = f"cannot make the folder {path} for a store: {error.strerror}"
-            raise StoreAccessError(message) from error
+            raise StoreAccessError(message, hint="name another with --store or YESTER_STORE") from error
         try:
             # Two that make a store here at once: the second must not take the file that the first has just begun for a remnant.
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -103,10 +104,11 @@ class Store:
     @classmethod
     def _create_alone(cls, path: Path, chunking: ChunkParams, map_bytes: int) -> Self:
         """As `create`, in a directory in which nobody else makes a store meanwhile."""
-        if not set(os.listdir(path)) <= _FILES:
+        names = _list_store(path) or set()
+        if not names <= _FILES:
             message = f"{path} is not empty and is not a store; nothing was changed"
             raise ConflictError(message, hint="name a missing or empty folder with --store")
-        if _is_unfinished(path):
+        if _is_unfinished(path, names):
             (path / DATA_FILE).unlink(missing_ok=True)
         environment = Environment(path, create=True, map_bytes=map_bytes)
         parameters = Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking)
@@ -131,15 +133,13 @@ class Store:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
             CorruptionError: damaged beyond opening. StoreAccessError: the operating system refuses.
         """
-        if path.exists() and not path.is_dir():
-            message = f"{path} is a file, and a store is a folder"
-            raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
-        if path.is_dir() and _is_unfinished(path):
+        names = _list_store(path)
+        if names and _is_unfinished(path, names):
             raise _unfinished_error(path)
-        if path.is_dir() and not (path / DATA_FILE).exists() and any(path.iterdir()):
+        if names and DATA_FILE not in names:
             message = f"{path} is a folder with other things in it, not a store"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
-        readonly = readonly or (path.is_dir() and not os.access(path, os.W_OK))
+        readonly = readonly or (names is not None and not os.access(path, os.W_OK))
         environment = Environment(path, readonly=readonly, map_bytes=map_bytes)
         try:
             if not readonly:
@@ -176,10 +176,10 @@ class Store:
         `on_wait` is called once with who holds it, if it has to be waited for.
         """
         try:
-            lock = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(self.path / _BACKUP_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            message = f"cannot write to the store {self.path}: {error.strerror}"
-            raise StoreAccessError(message) from error
+            message = f"cannot write to the store {self.path}: {error.strerror}; nothing was backed up"
+            raise StoreAccessError(message, hint="see whether its disk is mounted read-only, and whose it is") from error
         try:
             told = False
             while True:
@@ -366,12 +366,39 @@ def _scan_key(source: str, path: bytes) -> bytes:
     return blake3(_source_prefix(source) + path).digest()
 
 
-def _is_unfinished(path: Path) -> bool:
+def _list_store(path: Path) -> set[str] | None:
+    """The names in a store's folder; None if there is no such folder.
+
+    Raises:
+        ConflictError: it is no folder, or one of a store's files is no regular file: following a symlink that somebody else may
+            have put there would write into whatever it leads to.
+        StoreAccessError: the operating system refuses.
+    """
+    try:
+        names = set(os.listdir(path))
+        for name in names & _FILES:
+            if not stat.S_ISREG(os.lstat(path / name).st_mode):
+                message = f"{path / name} is not a regular file, so {path} is not a store that can be trusted; nothing was changed"
+                raise ConflictError(message, hint="see who put it there; a store's files must be regular files")
+    except FileNotFoundError:
+        if path.is_symlink():
+            message = f"the store {path} is a symlink to something that is not there"
+            raise ConflictError(message, hint="mount the disk it leads to, or name another store with --store or YESTER_STORE") from None
+        return None
+    except NotADirectoryError:
+        message = f"{path} is a file, or lies below one, and a store is a folder"
+        raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE") from None
+    except OSError as error:
+        message = f"cannot look into the store {path}: {error.strerror}"
+        raise StoreAccessError(message, hint="see whose it is, or name another with --store or YESTER_STORE") from error
+    return names
+
+
+def _is_unfinished(path: Path, names: set[str]) -> bool:
     """Whether making a store in this directory ended before it had any content. A store that was in use is not mistaken for that."""
-    present = set(os.listdir(path))
-    if "lock.mdb" not in present or not present <= {"lock.mdb", DATA_FILE}:
+    if LOCK_FILE not in names or not names <= {LOCK_FILE, DATA_FILE}:
         return False
-    return DATA_FILE not in present or (path / DATA_FILE).stat().st_size < _STORE_BYTES_MIN
+    return DATA_FILE not in names or (path / DATA_FILE).stat().st_size < _STORE_BYTES_MIN
 
 
 def _unfinished_error(path: Path) -> NotFoundError:
