@@ -2,14 +2,18 @@
 """Wiring: every command parses, calls its engine function and renders; what they mean is tested there."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import Run
+from yester.store.store import Store
 
 COMMANDS = ["init", "backup", "snapshots", "ls", "cat", "log", "find", "diff", "restore", "mount", "umount", "stats", "check"]
 
@@ -21,6 +25,8 @@ def test_help_of_every_command_ends_with_examples_and_exit_codes(run: Run, comma
     assert "Example" in done.out
     assert "Exit status: 0" in done.out
     assert done.out.index("Example") < done.out.index("Exit status") < done.out.index("Options:")
+    assert re.search(r"\n  Examples?:\n    .*yester " + command, done.out), "each example on a line of its own"
+    assert "\\b" not in done.out
 
 
 def test_the_overview_lists_every_command(run: Run) -> None:
@@ -105,6 +111,89 @@ def test_a_folder_named_by_a_symlink_is_not_quietly_left_out(run: Run, folder: P
     done = run("backup", tmp_path / "link")
     assert done.code == 0
     assert f"is a symlink, and only that was backed up; for the folder name {folder}" in done.err
+
+
+def test_a_slash_at_the_end_of_a_symlink_means_what_it_leads_to(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    for number, text in enumerate((f"{tmp_path}/link/", f"{tmp_path}/link/.")):
+        assert run("backup", text, "--name", str(number), "--json").code == 0
+        assert run("ls", str(number)).out.splitlines() == ["ann.txt", "link", "old/"]
+
+
+def test_an_empty_path_is_wrong_usage(run: Run, folder: Path) -> None:
+    for arguments in (["backup", ""], ["backup", folder, "--store", ""], ["restore", "x", "--to", ""], ["mount", ""], ["umount", ""]):
+        done = run(*arguments)
+        assert done.code == 2
+        assert "the path is empty" in done.err
+
+
+def test_a_tag_that_cannot_be_printed_is_refused(run: Run, folder: Path) -> None:
+    for text in ("a\nb", "\x1b[31m", os.fsdecode(b"\xff")):
+        for option in ("--tag", "--message"):
+            done = run("backup", folder, option, text)
+            assert done.code == 2
+            assert "nothing was backed up" in done.err
+
+
+def test_a_backup_after_one_of_the_future_says_so(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("backup", folder)
+    with Store.open(tmp_path / "store") as store:
+        [stored] = store.snapshots()
+        store.add_snapshot(msgspec.structs.replace(stored.snapshot, time_ns=stored.snapshot.time_ns + 10**18))
+    assert "a snapshot from the future" in run("backup", folder).err
+
+
+def run_outside(arguments: list[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 (as `subprocess.run`)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **options.pop("env", {})}
+    return subprocess.run([sys.executable, "-m", "yester", *arguments], check=False, text=True, env=environment, **options)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["snapshots"], ["ls", "letters"], ["cat", "letters:ann.txt"], ["stats"], ["find", "*"]])
+def test_output_that_cannot_be_written_is_an_error(run: Run, folder: Path, arguments: list[str]) -> None:
+    run("backup", folder)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = run_outside(list(arguments), stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_output_takes_everything(run: Run, folder: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "yester", "backup", folder]
+    done = subprocess.run(
+        command, check=False, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert (done.returncode, done.stderr) == (0, f"made a new store in {tmp_path / 'store'}\n")
+
+
+def test_what_a_terminal_cannot_show_is_escaped(run: Run, folder: Path) -> None:
+    (folder / "é").touch()
+    run("backup", folder)
+    (folder / "é").unlink()
+    run("backup", folder)
+    for arguments in (["ls", "letters@2026"], ["find", "*"], ["stats"], ["log", "letters:é"]):
+        done = run_outside(list(arguments), capture_output=True, env={"PYTHONIOENCODING": "ascii"})
+        assert "Traceback" not in done.stderr
+
+
+def test_a_current_folder_that_is_gone_is_said_to_be(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("backup", folder)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'cd "{gone}" && rmdir "{gone}" && exec "$@"'
+    command = ["sh", "-c", script, "sh", sys.executable, "-P", "-m", "yester", "backup", "x"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 1
+    assert "the folder this command was started in is not there any more" in done.stderr
+
+
+def test_sources_are_completed(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    [snapshot] = run("snapshots", "--json").json
+    for word, completed in (("let", "letters"), ("letters@", f"letters@{snapshot['name']}"), ("x", "")):
+        settings = {"_YESTER_COMPLETE": "bash_complete", "COMP_WORDS": f"yester ls {word}", "COMP_CWORD": "2"}
+        done = run_outside([], capture_output=True, env=settings)
+        assert [line.removeprefix("plain,") for line in done.stdout.splitlines() if line] == ([completed] if completed else [])
 
 
 def test_find_since_a_day_finds_what_was_backed_up_on_it(run: Run, folder: Path) -> None:

@@ -552,6 +552,42 @@ def test_an_acl_that_may_not_be_removed_is_a_shortfall(sandbox: Sandbox, destina
     assert (destination / "d").stat().st_mtime_ns == 7
 
 
+@pytest.mark.parametrize("size", [4, 3_000_000])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_overwriting_finds_other_bytes_under_the_same_size_and_time(
+    small_sandbox: Sandbox, destination: Path, size: int, dry_run: bool
+) -> None:
+    """As after bit rot, or a program that puts the time back. The file of zeros is stored as a hole."""
+    files = [small_sandbox.write("random", os.urandom(size)), small_sandbox.write("zeros", bytes(size))]
+    os.truncate(files[1], 0)
+    os.truncate(files[1], size)
+    small_sandbox.back_up()
+    bring_back(small_sandbox.store, root_of(small_sandbox), destination)
+    assert bring_back(small_sandbox.store, root_of(small_sandbox), destination, overwrite=True).unchanged == 2
+    for file in files:
+        copy = destination / file.name
+        status = copy.stat()
+        with copy.open("r+b") as data:
+            data.seek(size // 2)
+            byte = data.read(1)
+            data.seek(size // 2)
+            data.write(bytes([byte[0] ^ 1]))
+        os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    told: list[tuple[Change, bytes]] = []
+    bring_back(
+        small_sandbox.store,
+        root_of(small_sandbox),
+        destination,
+        overwrite=True,
+        dry_run=dry_run,
+        on_change=lambda change, path: told.append((change, path)),
+    )
+    if dry_run:
+        assert told == [(Change.REPLACE, b"random"), (Change.REPLACE, b"zeros")]
+    else:
+        assert [(destination / file.name).read_bytes() for file in files] == [file.read_bytes() for file in files]
+
+
 # --- what is there already --------------------------------------------------------------------------------------------
 
 

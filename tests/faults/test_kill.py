@@ -221,7 +221,10 @@ def test_an_interrupted_backup_says_so_and_harms_nothing(
     ending = saboteur.run("backup", "--store", path, sample.folder, fault=fault)
     assert ending.status == INTERRUPTED, ending
     assert ending.out == ""
-    assert ending.err.strip() == "yester: interrupted; what was stored so far is kept and will be found again"
+    assert [line for line in ending.err.splitlines() if line] == [
+        "nothing was published; what was stored so far is kept, and the next backup goes on from it",
+        "yester: interrupted",
+    ]
     left = look(sample, path)
     assert left.sources == ["other"]
     assert back_up(sample, path, saboteur).new_bytes <= whole.new_bytes

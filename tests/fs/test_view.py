@@ -6,6 +6,7 @@ import random
 import stat
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from yester.fs import view as view_module
 from yester.fs.view import FOREVER_S, GROWING_S, ROOT, ArchivedFolder, Folder, Link, Node, Presentation, VersionsFolder, View
 from yester.store import store as store_module
 from yester.store.lmdb import Table, WriteTransaction
-from yester.store.store import Store
+from yester.store.store import Store, snapshot_key
 
 NOW = "2026-11-22_12-00-00"
 
@@ -53,6 +54,26 @@ def test_a_store_without_snapshots_shows_empty_folders(kernel: Kernel) -> None:
     assert kernel.find("snapshots/docs") is None
     assert kernel.find("versions/docs") is None
     assert kernel.names("at/now") == []
+
+
+@pytest.mark.expect_log("is not a name")
+def test_a_bad_name_of_a_source_or_snapshot_hides_no_other(kernel: Kernel, planter: Planter) -> None:
+    """The kernel answers EIO for the whole of a folder with one of these in it."""
+    for source in ("docs", "..", "a/b", "", "x" * 256):
+        stored = planter.snapshot({}, source=source)
+    for number, name in enumerate(("", ".", "a/b", "good")):
+        snapshot = msgspec.structs.replace(stored.snapshot, source="docs", name=name, time_ns=number)
+        id_, record = encode_snapshot(snapshot)
+        planter.store.environment.write(partial(_put_snapshot, id_, snapshot_key(snapshot), record))
+    for folder in ("snapshots", "versions", "at/now"):
+        assert kernel.names(folder) == [b"docs"]
+    assert kernel.names("snapshots/docs") == [b"good", b"2026-11-22_10-00-00", b"latest"]
+
+
+def _put_snapshot(id_: bytes, key: bytes, record: bytes, transaction: WriteTransaction) -> None:
+    transaction.put(Table.SNAPSHOTS, key, record)
+    transaction.put(Table.SNAPSHOT_IDS, id_, key)
+    transaction.put(Table.META, store_module._GENERATION_KEY, os.urandom(8))
 
 
 def test_sources_and_their_snapshots_are_listed_oldest_first(kernel: Kernel, planter: Planter) -> None:

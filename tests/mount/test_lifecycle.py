@@ -290,9 +290,14 @@ def test_mount_cleans_up_a_dead_mount_and_mounts(dead: Place) -> None:
 
 
 def test_a_mount_whose_process_hangs_can_be_taken_away(backed_up: Place) -> None:
+    """And without --lazy it is told how."""
     server = backed_up.mount()
     server.signal(signal.SIGSTOP)
     try:
+        waited = backed_up.run("umount", backed_up.point)
+        assert waited.returncode == 1
+        assert "is there but does not answer; nothing was changed" in waited.stderr
+        assert "umount --lazy" in waited.stderr
         assert backed_up.run("umount", "--lazy", backed_up.point).returncode == 0
         assert not mounted_below(backed_up.path)
     finally:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
-from yester.cli.output import json_name, print_json, show_name, show_size
+from yester.cli.options import HostPath, SourcePath, json_option, store_option
+from yester.cli.output import json_name, print_json, show_name, show_size, show_text
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
 from yester.cli.tuning import MIB, tune_process
@@ -21,10 +21,10 @@ SKIPPED = 3
 
 
 @click.command("backup")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=SourcePath())
 @click.option("--name", default="", metavar="SOURCE", help="What to call the source. Default: the last part of the first path.")
 @click.option("--exclude", "-e", multiple=True, metavar="RULE", help="Leave out what this rule matches (as in .gitignore).")
-@click.option("--exclude-from", multiple=True, metavar="FILE", type=click.Path(path_type=Path), help="Read rules from a file.")
+@click.option("--exclude-from", multiple=True, metavar="FILE", type=HostPath(), help="Read rules from a file.")
 @click.option("--exclude-caches", is_flag=True, help="Leave out what is in folders that hold a CACHEDIR.TAG.")
 @click.option("--one-file-system", "-x", is_flag=True, help="Do not enter other file systems.")
 @click.option("--tag", "tags", multiple=True, metavar="T", help="Attach a tag to the snapshot.")
@@ -66,12 +66,23 @@ def command(
     else:
         done = FileProgress(lambda: (progress.files, progress.size_bytes), lambda: count_source(paths, one_file_system=one_file_system))
         with _open_or_create(store_path) as store, done as line, show_progress(line):
-            result = back_up(store, paths, options, progress=progress, on_wait=_tell_waiting)
+            try:
+                result = back_up(store, paths, options, progress=progress, on_wait=_tell_waiting)
+            except KeyboardInterrupt:
+                print("nothing was published; what was stored so far is kept, and the next backup goes on from it", file=sys.stderr)
+                raise
+            newest = store.latest_snapshot(result.snapshot.source)
+            if newest is not None and newest.snapshot.time_ns > result.snapshot.time_ns:
+                print(
+                    f"note: the source has a snapshot from the future, {newest.snapshot.name}, which stays its newest until then;"
+                    " was the clock wrong?",
+                    file=sys.stderr,
+                )
     for path in paths:
         if path.is_symlink() and path.is_dir():
             print(f"note: {path} is a symlink, and only that was backed up; for the folder name {path.resolve()}", file=sys.stderr)
     for problem in result.problems:
-        print(f"skipped {show_name(problem.path)}: {problem.reason}", file=sys.stderr)
+        print(f"problem: {show_name(problem.path)}: {problem.reason}", file=sys.stderr)
     if as_json:
         _print_json(result)
     else:
@@ -115,12 +126,14 @@ def _print_summary(result: BackupResult) -> None:
     if result.stored is None:
         print(f"dry run, nothing was stored: {counts}; {news}")
     else:
-        print(f"snapshot {result.stored.id.hex()[:12]} {snapshot.source}@{snapshot.name}")
+        print(f"snapshot {result.stored.id.hex()[:12]} {show_text(snapshot.source)}@{snapshot.name}")
         print(f"{counts}; {news}, {show_size(added.stored_bytes)} stored")
     if result.excluded:
         print(f"{result.excluded} left out by rules")
+    if result.vanished:
+        print(f"{result.vanished} were removed before they could be read", file=sys.stderr)
     if result.problems:
-        print(f"{len(result.problems)} skipped; the snapshot holds everything else", file=sys.stderr)
+        print(f"{len(result.problems)} problems, named above; the snapshot holds everything else", file=sys.stderr)
 
 
 def _print_json(result: BackupResult) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import store_option
+from yester.cli.options import SnapshotName, store_option
 from yester.cli.output import show_name
 from yester.engine.files import iter_pieces
 from yester.engine.select import resolve
@@ -20,7 +20,7 @@ _ZEROS = bytes(1 << 20)
 
 
 @click.command("cat")
-@click.argument("snap", metavar="SNAP:PATH")
+@click.argument("snap", metavar="SNAP:PATH", type=SnapshotName())
 @store_option
 def command(snap: str, store_path: Path) -> None:
     """Print a file of a snapshot to standard output.

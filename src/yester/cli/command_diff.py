@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import SnapshotName, json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.records import entry_json
 from yester.core.treediff import ChangeKind
@@ -25,8 +25,8 @@ _MARKS = {
 
 
 @click.command("diff")
-@click.argument("old", metavar="SNAP[:PATH]")
-@click.argument("new", metavar="SNAP[:PATH]")
+@click.argument("old", metavar="SNAP[:PATH]", type=SnapshotName())
+@click.argument("new", metavar="SNAP[:PATH]", type=SnapshotName())
 @store_option
 @json_option
 def command(old: str, new: str, store_path: Path, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import SnapshotName, json_option, store_option
 from yester.cli.output import print_json, show_name, show_time
 from yester.cli.records import entry_json
 from yester.core.records import Entry
@@ -17,7 +17,7 @@ from yester.store.store import Store
 
 
 @click.command("ls")
-@click.argument("snap", metavar="SNAP[:PATH]")
+@click.argument("snap", metavar="SNAP[:PATH]", type=SnapshotName())
 @click.option("--recursive", "-R", is_flag=True, help="Also all folders below.")
 @click.option("--long", "-l", "is_long", is_flag=True, help="With mode, owner, size and time.")
 @store_option

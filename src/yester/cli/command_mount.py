@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from yester.cli.options import store_option
+from yester.cli.options import HostPath, store_option
 from yester.cli.output import print_error
 from yester.cli.tuning import MIB, tune_process
 from yester.errors import MountError, YesterError
@@ -20,7 +20,7 @@ _LOG_BYTES_MAX = 1 << 20
 
 
 @click.command("mount")
-@click.argument("mount_point", metavar="MNT", type=click.Path(path_type=Path))
+@click.argument("mount_point", metavar="MNT", type=HostPath())
 @click.option("--foreground", "-f", is_flag=True, help="Serve in this process until it is unmounted or interrupted.")
 @click.option("--allow-other", is_flag=True, help="Let other users in (file permissions still hold).")
 @click.option("--as-me", is_flag=True, help="Show everything as owned and readable by you.")
@@ -28,7 +28,7 @@ _LOG_BYTES_MAX = 1 << 20
     "--log",
     "log_file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=HostPath(),
     default=None,
     help="Where the mount reports damage. Default: ~/.local/state/yester/mount.log; stderr with -f.",
 )
@@ -51,8 +51,11 @@ def command(mount_point: Path, foreground: bool, allow_other: bool, as_me: bool,
     Exit status: 0 mounted and serving, 1 failed, 2 wrong usage.
     """
     # Everything that can be refused is refused before the fork, where the person sees it.
-    from yester.fs.mounting import MountOptions, check_fuse, prepare_mount_point
-
+    try:
+        from yester.fs.mounting import MountOptions, check_fuse, prepare_mount_point
+    except ImportError as error:
+        message = f"FUSE cannot be used: {error}; nothing was mounted"
+        raise MountError(message, hint="install the packages fuse3 and libfuse3-3 (apt-get install fuse3), then yester again") from error
     options = MountOptions(allow_other=allow_other, as_me=as_me)
     store_path = Path(os.path.abspath(store_path))  # the process that serves leaves the folder it was started in
     check_fuse(options)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import HostPath, SnapshotName, json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, FilesAndBytes, show_progress
 from yester.cli.tuning import MIB, tune_process
@@ -26,9 +26,9 @@ FAILED = 1
 
 
 @click.command("restore")
-@click.argument("snap", metavar="SNAP[:PATH]")
-@click.option("--to", "destination", metavar="DIR", required=True, type=click.Path(path_type=Path), help="Where to; made if missing.")
-@click.option("--overwrite", is_flag=True, help="Replace existing files that differ. Default: keep them.")
+@click.argument("snap", metavar="SNAP[:PATH]", type=SnapshotName())
+@click.option("--to", "destination", metavar="DIR", required=True, type=HostPath(), help="Where to; made if missing.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files that differ, byte by byte. Default: keep them.")
 @click.option("--numeric-ids", is_flag=True, help="Take stored user and group numbers as they are, instead of their names.")
 @click.option("--dry-run", "-n", is_flag=True, help="List what would be done, and do nothing.")
 @store_option
@@ -44,8 +44,9 @@ def command(
 ) -> int:
     """Copy a snapshot, or a folder or file of it, out of the store with all metadata.
 
-    What a folder holds comes to DIR; a file comes into DIR. Files there that differ are kept unless --overwrite is given, other
-    files are not touched. It can be interrupted and run again.
+    What a folder holds comes to DIR; a file comes into DIR. Files there that differ in size or time are kept
+    unless --overwrite is given, which also reads and compares those that do not; other files are not
+    touched. It can be interrupted and run again.
 
     \b
     Examples:

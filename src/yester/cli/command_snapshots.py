@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from yester.cli.options import json_option, store_option
-from yester.cli.output import print_json, print_table, show_name, show_size
+from yester.cli.output import print_json, print_table, show_name, show_size, show_text
 from yester.cli.records import snapshot_json
 from yester.errors import NotFoundError
 from yester.store.store import Store
@@ -36,17 +36,22 @@ def command(source: str | None, tags: tuple[str, ...], store_path: Path, as_json
         print_json([snapshot_json(stored) for stored in found])
         return
     if not found:
-        click.echo("no snapshots yet: make one with `yester backup FOLDER`", err=True)
+        wanted = (
+            " with " + " and ".join(f"the tag {show_text(tag)}" for tag in tags) if tags else " yet: make one with `yester backup FOLDER`"
+        )
+        click.echo(f"no snapshots{wanted}", err=True)
         return
     rows = [
         [
             stored.id.hex()[:12],
-            stored.snapshot.source,
+            show_text(stored.snapshot.source),
             stored.snapshot.name,
             str(stored.snapshot.totals.files),
             show_size(stored.snapshot.totals.size_bytes),
             f"+{show_size(stored.snapshot.added.stored_bytes)}",
-            " ".join([", ".join(show_name(path) for path in stored.snapshot.paths), *(f"#{tag}" for tag in stored.snapshot.tags)]),
+            " ".join(
+                [", ".join(show_name(path) for path in stored.snapshot.paths), *(f"#{show_text(tag)}" for tag in stored.snapshot.tags)]
+            ),
         ]
         for stored in found
     ]

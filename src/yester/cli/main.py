@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from yester.cli.output import print_error
-from yester.errors import UsageError, YesterError
+from yester.errors import NotFoundError, StoreAccessError, UsageError, YesterError
 
 INTERRUPTED = 130
 
@@ -82,6 +82,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     as_json = "--json" in sys.argv[1:]
+    _prepare_output()
     try:
         result = cli.main(prog_name="yester", standalone_mode=False)
         sys.stdout.flush()
@@ -95,10 +96,40 @@ def _run() -> int:
             error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        print("yester: interrupted; what was stored so far is kept and will be found again", file=sys.stderr)
+        print("yester: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # Its reader went away, as `head` does.
+        return 1
+    except OSError as error:
+        print_error(_as_ours(error), as_json=False)
+        _drop_output()
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _prepare_output() -> None:
+    """Let no name stop a command: what the terminal cannot show is escaped, and a closed stream takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until this process ends)
+        else:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _as_ours(error: OSError) -> YesterError:
+    """The error for a system call that nobody expected to fail: of the output, or for want of a current folder."""
+    what = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return NotFoundError("the folder this command was started in is not there any more", hint="change to another folder: cd")
+    return StoreAccessError(
+        f"the operating system refused: {what}{error.strerror or error}", hint="see what stands above, if anything, for what was done"
+    )
+
+
+def _drop_output() -> None:
+    """Keep Python from writing at its exit what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

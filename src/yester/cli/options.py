@@ -7,6 +7,52 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+from click.shell_completion import CompletionItem
+
+from yester.errors import YesterError
+from yester.store.store import Store
+
+
+class HostPath(click.Path):
+    """A path of this computer. It is not looked at, as click does with any: who looks into a mount that hangs waits for it.
+
+    An empty one is refused. It is what a script gives whose variable is not set, and would mean the current folder.
+    """
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Take it as it stands."""
+        if not os.fspath(value):
+            self.fail("the path is empty", param, ctx)
+        return Path(value)
+
+
+class SourcePath(HostPath):
+    """A path to back up. A slash at its end means what a symlink there leads to, as it does to `cp` and `tar`."""
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Follow it if it ends with a slash."""
+        path = super().convert(value, param, ctx)
+        is_followed = os.fspath(value).endswith(("/", "/.")) and path.is_symlink()
+        return Path(os.path.realpath(path)) if is_followed else path
+
+
+class SnapshotName(click.ParamType[str]):
+    """`SNAP` or `SNAP[:PATH]`, as text. Shells complete sources, and after `@` the names of a source's snapshots."""
+
+    name = "snapshot"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """What could be meant; nothing if the store cannot be read."""
+        source, at, _ = incomplete.partition("@")
+        try:
+            with Store.open(_store_path(ctx, param, ctx.params.get("store_path"))) as store:
+                if not at:
+                    return [CompletionItem(name) for name in store.sources() if name.startswith(incomplete)]
+                names = [f"{source}@{stored.snapshot.name}" for stored in reversed(store.snapshots(source))]
+                return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        except YesterError:
+            return []
+
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -14,7 +60,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def store_option(function: Function) -> Function:
     """`--store DIR`, given to the command as `store_path`."""
     return click.option(
-        "--store", "store_path", metavar="DIR", type=click.Path(path_type=Path), default=None, callback=_store_path,
+        "--store", "store_path", metavar="DIR", type=HostPath(), default=None, callback=_store_path,
         help="The store. Default: $YESTER_STORE, else ~/.local/share/yester/store.",
     )(function)  # fmt: skip
 

@@ -17,6 +17,11 @@ def show_name(name: bytes) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def show_text(text: str) -> str:
+    """Text that somebody else may have chosen, such as a source's name or a tag, as `show_name` shows a name."""
+    return show_name(text.encode("utf-8", "surrogateescape"))
+
+
 def json_name(name: bytes) -> str:
     """A name or path for JSON: bytes that are not UTF-8 become lone surrogates, as `os.fsdecode` makes them."""
     return name.decode("utf-8", "surrogateescape")

@@ -76,6 +76,8 @@ def back_up(
     source = options.source or default_source_name(folders)
     check_source_name(source)
     _check_paths(folders)
+    for text in (*options.tags, options.message):
+        _check_text(text)
     rules = _command_line_rules(options)
     if progress is None:
         progress = BackupProgress()
@@ -105,6 +107,13 @@ def check_source_name(source: str) -> None:
         raise UsageError(message, hint="choose another with --name")
 
 
+def _check_text(text: str) -> None:
+    """Tags and remarks are shown in tables, and stored as UTF-8."""
+    if not text.isprintable():
+        message = f"{text!r} cannot be a tag or remark: it holds characters that cannot be printed; nothing was backed up"
+        raise UsageError(message, hint="write it as UTF-8 text on one line")
+
+
 def _check_paths(folders: list[Path]) -> None:
     if not folders:
         message = "no folder to back up was named"
@@ -114,7 +123,10 @@ def _check_paths(folders: list[Path]) -> None:
             message = f"{folder} does not exist; nothing was backed up"
             raise NotFoundError(message)
     names = [folder.name for folder in folders]
-    if len(folders) > 1 and (len(set(names)) < len(names) or "" in names):
+    if len(folders) > 1 and "" in names:
+        message = "/ cannot be backed up together with other folders: it holds them"
+        raise UsageError(message, hint="name only /, or only other folders")
+    if len(set(names)) < len(names):
         message = "two of the folders have the same last name, which a snapshot cannot hold side by side"
         raise UsageError(message, hint="back them up as two sources, each with its own --name")
 

@@ -154,7 +154,7 @@ def restore(
         if handle is not None:
             stack.callback(os.close, handle)
         if handle is None or options.dry_run:
-            looker = Preview(handle, on_change, overwrite=options.overwrite)
+            looker = Preview(store.reader(), handle, on_change, overwrite=options.overwrite)
             stack.callback(looker.close)
             if is_folder:
                 looker.look_at_all(StoredWalk(store.reader(), root, owner_map, is_new=is_new, owners=owners, tally=looker.tally))

@@ -15,11 +15,11 @@ from typing import Self
 
 import msgspec
 
-from yester.core.content import HOLE, SPAN_BYTES
+from yester.core.content import HOLE, SPAN_BYTES, iter_spans
 from yester.core.ids import ChunkId, TreeId
 from yester.core.records import Entry, Tree, decode_tree
 from yester.engine.files import iter_pieces
-from yester.engine.target import FULL, FolderChain, Owner, OwnerMap, Owners, Shortfall, Target, inherits_acl, is_same
+from yester.engine.target import FULL, FolderChain, Owner, OwnerMap, Owners, Shortfall, Target, holds_content, inherits_acl, is_same
 from yester.engine.trees import judge_entries, read_tree_record
 from yester.errors import CorruptionError, FormatError, LimitError
 from yester.store.chunks import ChunkSource
@@ -137,6 +137,22 @@ def read_folder(chunks: ChunkSource, tree: TreeId, owners: Owners, *, is_judged:
     return StoredFolder(entries, problems, owners.of_tree(decoded))
 
 
+def has_other_bytes(folder: int, entry: Entry, chunks: ChunkSource) -> bool:
+    """Whether a regular file in an open folder, of the size and time of `entry`, holds something else all the same.
+
+    False for all that is no regular file, and where the stored list of what it should hold is damaged.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not stat.S_ISREG(entry.mode):
+        return False
+    try:
+        return not holds_content(folder, entry.name, iter_spans(entry.file_content, chunks.read))
+    except (CorruptionError, FormatError):
+        return False
+
+
 def join(path: bytes, name: bytes) -> bytes:
     """The path of a name in the folder at `path`."""
     return path + b"/" + name if path else name
@@ -217,6 +233,8 @@ class FileRestorer:
     def examine(self, folder: int, entry: Entry, owner: Owner, path: bytes) -> bool | None:
         """Look at what has an entry's name, and mend it if it is the same. None: leave it alone. Else whether to replace it.
 
+        Whoever asks to overwrite has doubts: then a file with the right size and time is also read and compared.
+
         Raises:
             OSError: it cannot be examined.
         """
@@ -224,7 +242,7 @@ class FileRestorer:
             status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        if is_same(entry, status, folder, entry.name):
+        if is_same(entry, status, folder, entry.name) and not (self._overwrite and has_other_bytes(folder, entry, self._chunks)):
             is_mended = self.target.mend(folder, entry, owner, path)
             if is_mended is not None:
                 self.tally.unchanged += 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a restore would do, found out without touching anything (`restore` with `dry_run`).
 
-Looks at names, sizes, permissions, owners and times, as a restore does to decide; reads no stored file bytes, so it does not
-know of damage to them, and compares no xattrs and ACLs.
+Looks at names, sizes, permissions, owners and times, and with `overwrite` at the bytes of files that are there, as a restore does
+to decide; reads no stored file bytes, so it does not know of damage to them, and compares no xattrs and ACLs.
 """
 
 import os
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from enum import Enum
 
 from yester.core.records import Entry
-from yester.engine.restore_files import Tally, difference, join
+from yester.engine.restore_files import Tally, difference, has_other_bytes, join
 from yester.engine.restore_walk import StoredWalk, Visit
 from yester.engine.target import FolderChain, Owner, is_not_a_folder, is_same
+from yester.store.chunks import ChunkSource
 
 
 class Change(Enum):
@@ -30,8 +31,9 @@ class Change(Enum):
 class Preview:
     """Looks at one path after the other, tallies, and tells `on_change` what would be done."""
 
-    def __init__(self, root: int | None, on_change: Callable[[Change, bytes], None], *, overwrite: bool) -> None:
+    def __init__(self, chunks: ChunkSource, root: int | None, on_change: Callable[[Change, bytes], None], *, overwrite: bool) -> None:
         """`root` is the open target, None if there is none."""
+        self._chunks = chunks
         self.tally = Tally()
         self._folders = FolderChain(-1 if root is None else root, mends_permissions=False)
         self._on_change = on_change
@@ -60,7 +62,7 @@ class Preview:
             if not is_new:
                 folder = self._folders.open(folder_path)
                 status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
-                if is_same(entry, status, folder, entry.name):
+                if is_same(entry, status, folder, entry.name) and not (self._overwrite and has_other_bytes(folder, entry, self._chunks)):
                     self.tally.unchanged += 1
                     if _needs_mending(entry, status, owner):
                         self.tally.mended += 1

@@ -27,6 +27,8 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple, Self
 
+from yester.core.content import HOLE, Span
+from yester.core.ids import chunk_id
 from yester.core.records import Entry, Tree
 from yester.engine.source import OPEN_DIRECTORY
 from yester.errors import CorruptionError
@@ -43,6 +45,7 @@ _ACLS = (_ACL_ACCESS, _ACL_DEFAULT)
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _NO_ID = 2**32 - 1
 """To chown this means to change nothing."""
+_COMPARE_BYTES = 1 << 20
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
@@ -201,8 +204,8 @@ def proc_path(handle: int) -> bytes:
 def is_same(entry: Entry, status: os.stat_result, folder: int, name: bytes) -> bool:
     """Whether what an open folder has under a name is what is stored, as far as can be told without reading a file.
 
-    For a regular file that is size and modification time. A whole number of seconds there also stands for any time
-    within that second: some file systems store no more.
+    For a regular file that is size and modification time (`holds_content` compares the rest). A whole number of seconds there
+    also stands for any time within that second: some file systems store no more.
     """
     kind = stat.S_IFMT(entry.mode)
     if stat.S_IFMT(status.st_mode) != kind:
@@ -217,6 +220,38 @@ def is_same(entry: Entry, status: os.stat_result, folder: int, name: bytes) -> b
     if kind in (stat.S_IFBLK, stat.S_IFCHR):
         return status.st_rdev == entry.rare.rdev
     return True
+
+
+def holds_content(folder: int, name: bytes, spans: Iterable[Span]) -> bool:
+    """Whether a regular file in an open folder has just the bytes of these level-0 spans. Reads it, and nothing stored.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        for span in spans:
+            if span.chunk != HOLE:
+                if chunk_id(_read_whole(file, span.length)) != span.chunk:
+                    return False
+                continue
+            left = span.length
+            while left:
+                zeros = _read_whole(file, min(left, _COMPARE_BYTES))
+                if not zeros or zeros.strip(b"\0"):
+                    return False
+                left -= len(zeros)
+        return not os.read(file, 1)
+    finally:
+        os.close(file)
+
+
+def _read_whole(file: int, count: int) -> bytes:
+    """So many bytes; fewer only at the end of the file."""
+    data = os.read(file, count)
+    while len(data) < count and (more := os.read(file, count - len(data))):
+        data += more
+    return data
 
 
 def is_same_time(found_ns: int, stored_ns: int) -> bool:

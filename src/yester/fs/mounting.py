@@ -12,10 +12,12 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
 
 import pyfuse3
 import trio
@@ -28,6 +30,8 @@ from yester.store.store import Store
 
 FSTYPE = "fuse.yester"
 _UNMOUNT_WAIT_S = 10.0
+_ANSWER_WAIT_S = 5.0
+"""A mount answers within milliseconds, on a busy machine within a second."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,12 +58,28 @@ class MountedAt:
         return self.fstype == FSTYPE
 
     def is_dead(self) -> bool:
-        """Whether the process that served it is gone. Asks for what the kernel never remembers: `stat` may still be answered."""
+        """Whether the process that served it is gone.
+
+        Raises:
+            BusyError: it is there, but does not answer.
+        """
+        answers: Queue[int] = Queue()
+        # A thread, since nothing but an answer or the end of this process ends the call.
+        threading.Thread(target=_ask_for_answer, args=(self.path, answers), daemon=True).start()
         try:
-            os.statvfs(self.path)
-        except OSError as error:
-            return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-        return False
+            return answers.get(timeout=_ANSWER_WAIT_S) in (errno.ENOTCONN, errno.ECONNABORTED)
+        except Empty:
+            message = f"the process that serves {self.path} is there but does not answer; nothing was changed"
+            raise BusyError(message, hint=f"take the mount away with `yester umount --lazy {self.path}`, then end that process") from None
+
+
+def _ask_for_answer(path: Path, answers: "Queue[int]") -> None:
+    """Put the error number of asking for what the kernel never remembers (`stat` may still be answered); 0 if there is none."""
+    try:
+        os.statvfs(path)
+        answers.put(0)
+    except OSError as error:
+        answers.put(error.errno or errno.EIO)
 
 
 def mounts() -> list[MountedAt]:
@@ -115,7 +135,7 @@ def prepare_mount_point(path: Path, store: Path) -> Path:
         _log.warning("cleaning up %s: the process that served it is gone", path)
         _fusermount(there.path, lazy=True)
     try:
-        resolved = path.resolve(strict=True)
+        resolved = Path(os.path.realpath(path, strict=True))
         names = os.listdir(resolved)
     except FileNotFoundError as error:
         message = f"the mount point {path} does not exist; nothing was mounted"

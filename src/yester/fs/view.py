@@ -20,6 +20,7 @@ Threads: everything here belongs to the thread that serves the mount, but `Versi
 runs on another.
 """
 
+import logging
 import os
 import stat
 import threading
@@ -29,13 +30,15 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
 
 from yester.core.content import Content
-from yester.core.records import ANY_XATTR, NAME_BYTES_MAX, Entry
+from yester.core.records import ANY_XATTR, NAME_BYTES_MAX, Entry, is_valid_name
 from yester.core.times import parse_time
 from yester.engine.files import FileReader
 from yester.engine.history import file_history
 from yester.engine.trees import TreeReader, find_entry
 from yester.errors import UsageError
 from yester.store.store import Store, StoredSnapshot
+
+_log = logging.getLogger(__name__)
 
 Inode = NewType("Inode", int)
 ROOT = Inode(1)
@@ -342,7 +345,7 @@ class SnapshotIndex:
         """All sources, sorted."""
         self.generation()
         if self._sources is None:
-            self._sources = self._store.sources()
+            self._sources = [source for source in self._store.sources() if _may_show(os.fsencode(source))]
         return self._sources
 
     def roots(self, source: str) -> dict[bytes, Entry]:
@@ -350,8 +353,8 @@ class SnapshotIndex:
         self.generation()
         roots = self._roots.get(source)
         if roots is None:
-            stored = self._store.snapshots(source)
-            roots = self._roots[source] = {os.fsencode(found.snapshot.name): found.snapshot.root for found in stored}
+            named = ((os.fsencode(found.snapshot.name), found.snapshot.root) for found in self._store.snapshots(source))
+            roots = self._roots[source] = {name: root for name, root in named if _may_show(name)}
         return roots
 
     def may_have_xattr(self, name: bytes) -> bool:
@@ -360,6 +363,14 @@ class SnapshotIndex:
         if self._xattr_names is None:
             self._xattr_names = frozenset(name for found in self._store.snapshots() for name in found.snapshot.xattr_names)
         return name in self._xattr_names or ANY_XATTR in self._xattr_names
+
+
+def _may_show(name: bytes) -> bool:
+    """Whether a name from the store may be given to the kernel, which answers EIO for a whole folder with one that may not."""
+    if not is_valid_name(name):
+        _log.error("a source or snapshot is left out: %r is not a name", name)
+        return False
+    return True
 
 
 _FileIdentity = tuple[object, ...]
