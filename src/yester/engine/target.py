@@ -8,7 +8,7 @@ Rules that keep a hostile tree, or somebody who changes the target meanwhile, fr
 - A folder is reached from the target's own handle, one component at a time, each opened with `O_NOFOLLOW`: no symlink is
   ever followed, `..` is never used, and paths may be longer than PATH_MAX.
 - A file gets its bytes and all metadata before it gets its name. Files that do not reach that point leave nothing; but where the file
-  system has no files without names (NFS, FAT), a process that is killed leaves `.yester-restore-…` behind.
+  system has no files without names (NFS, FAT), or a file is replaced, a process that is killed leaves `.yester-restore-…` behind.
 - Names appear with calls that fail if the name exists; replacing one is a rename, and never writes into what was there.
 - Metadata goes to open handles; those of what is not a regular file or folder are `O_PATH`, by way of /proc/self/fd.
 
