@@ -83,17 +83,15 @@ class Node:
     """Something with an inode number. `lookups` is how often the kernel was told of it and has not forgotten.
 
     `parent` keeps the folder through which it was first seen alive, for messages and for `..`.
-    `reply` belongs to the driver: what it answered last time, if that cannot change.
     """
 
-    __slots__ = ("inode", "lookups", "name", "parent", "reply")
+    __slots__ = ("inode", "lookups", "name", "parent")
 
     def __init__(self, inode: Inode, parent: "Folder | None", name: bytes) -> None:
         self.inode: Final = inode
         self.parent: Final = parent
         self.name: Final = name
         self.lookups = 0
-        self.reply: object = None
 
     @property
     def path(self) -> bytes:
