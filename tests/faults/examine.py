@@ -30,9 +30,13 @@ _ADDRESS_SPACE = 3 << 30
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A store to read. `checks`: have `check --read-data` look first, and go no further if it finds damaged pages."""
+    """A store to read, and the ids of its snapshots.
+
+    `checks`: have `check --read-data` look first, and go no further if it finds damaged pages.
+    """
 
     store: str
+    ids: list[str]
     checks: bool = False
 
 
@@ -113,7 +117,9 @@ def _examine(job: Job, versions: list[Nodes]) -> Findings:
             named_all = not any(finding.affected_more for finding in report.findings)
         with Store.open(path) as store:
             snapshots = store.snapshots(SOURCE)
-            judgements = [judge(store, stored, nodes) for stored, nodes in zip(snapshots, versions, strict=False)]
+            # A damaged snapshot record is left out of the list; a snapshot with another id is none of those that were made.
+            nodes_of = dict(zip(job.ids, versions, strict=True))
+            judgements = [judge(store, stored, nodes_of[stored.id.hex()]) for stored in snapshots if stored.id.hex() in nodes_of]
     except YesterError as error:
         return Findings(f"{type(error).__name__}: {error.message}", check_found=found)
     return Findings(

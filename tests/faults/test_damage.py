@@ -23,7 +23,7 @@ from yester.core.content import HOLE, Content, read_list, unpack_spans
 from yester.core.ids import ChunkId
 from yester.core.records import Entry, Snapshot
 from yester.engine.trees import TreeReader
-from yester.store.chunks import Location, find_location
+from yester.store.chunks import Location, unpack_location
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import Table
 from yester.store.segments import Compression, Header, parse_header
@@ -78,6 +78,7 @@ class Patient:
             self.segments = list(_find_segments(store, self.data))
             snapshots = store.snapshots(SOURCE)
             self.snapshots = [stored.snapshot for stored in snapshots]
+            self.ids = [stored.id.hex() for stored in snapshots]
             self.needs = [_find_needs(store, stored.snapshot) for stored in snapshots]
             """For each version and path, where the chunks are without which it cannot be read."""
 
@@ -105,9 +106,7 @@ def _find_needs(store: Store, snapshot: Snapshot) -> dict[bytes, set[Location]]:
 
     def locate(chunk: ChunkId) -> Location:
         with store.environment.read() as view:
-            location = find_location(view, chunk)
-        assert location is not None
-        return location
+            return unpack_location(view.get(Table.CHUNKS, chunk) or b"")
 
     def content_places(content: Content) -> Iterator[Location]:
         for span in unpack_spans(content.spans):
@@ -141,9 +140,9 @@ def examiner() -> Iterator[Examiner]:
         yield examiner
 
 
-def examine(examiner: Examiner, path: Path, *, checks: bool = False) -> Findings:
+def examine(examiner: Examiner, patient: Patient, path: Path, *, checks: bool = False) -> Findings:
     """Read a store; nothing may crash, and nothing wrong may pass for right. Then remove it."""
-    findings = examiner.ask(Job(str(path), checks))
+    findings = examiner.ask(Job(str(path), patient.ids, checks))
     assert not findings.error.startswith(CRASHED), findings.error
     assert not any(findings.wrong), findings.wrong
     shutil.rmtree(path)
@@ -171,7 +170,7 @@ def wound(rng: random.Random, data: bytes, start: int, end: int) -> bytes:
 
 def test_the_patient_is_well(patient: Patient, examiner: Examiner, tmp_path: Path) -> None:
     """What the other tests rely on."""
-    findings = examine(examiner, patient.infect(tmp_path / "store", patient.data), checks=True)
+    findings = examine(examiner, patient, patient.infect(tmp_path / "store", patient.data), checks=True)
     assert findings == Findings(damaged=[set()] * VERSIONS, wrong=[{}] * VERSIONS, snapshots=patient.snapshots)
     assert {segment.header.compression for segment in patient.segments} == set(Compression)
     assert len({segment.header.kind for segment in patient.segments}) == 2
@@ -188,7 +187,7 @@ def test_a_damaged_segment_costs_no_file_that_has_nothing_in_it(patient: Patient
         segment = rng.choice(patient.segments)
         start, end = rng.choice([(0, 20), (20, segment.header.payload_offset), (segment.header.payload_offset, segment.length)])
         data = wound(rng, patient.data, segment.offset + start, segment.offset + end)
-        findings = examine(examiner, patient.infect(tmp_path / str(number), data))
+        findings = examine(examiner, patient, patient.infect(tmp_path / str(number), data))
         assert not findings.error
         assert findings.snapshots == patient.snapshots
         everything = {Location(segment.number, place) for place in range(segment.header.chunk_count)}
@@ -209,7 +208,7 @@ def test_a_flipped_bit_costs_exactly_the_files_it_touches_and_check_names_them(
         segment = rng.choice(segments)
         at = rng.randrange(segment.header.raw_bytes)
         data = flipped(patient.data, segment.payload_offset + at, rng.randrange(8))
-        findings = examine(examiner, patient.infect(tmp_path / str(number), data), checks=True)
+        findings = examine(examiner, patient, patient.infect(tmp_path / str(number), data), checks=True)
         expected = [patient.touched(version, segment.places(at, at + 1)) for version in range(VERSIONS)]
         assert findings.damaged == expected, f"trial {number}"
         assert findings.check_found
@@ -254,7 +253,7 @@ def test_damaged_pages_are_found_by_check_before_they_can_crash_anything(
         else:
             at = rng.choice([at for at in range(start, start + PAGE_BYTES) if patient.data[at]])
             data = wound(rng, patient.data, at, start + PAGE_BYTES)
-        findings = examine(examiner, patient.infect(tmp_path / str(number), data), checks=True)
+        findings = examine(examiner, patient, patient.infect(tmp_path / str(number), data), checks=True)
         is_harmless = not findings.error and not any(findings.damaged) and findings.snapshots == patient.snapshots
         assert is_harmless or findings.check_found or findings.error, f"trial {number}: check says nothing of {findings}"
         found += bool(findings.check_found or findings.error)
@@ -269,7 +268,7 @@ def test_a_data_file_that_is_cut_short_is_an_error(patient: Patient, examiner: E
     sizes = [0, 1, 100, PAGE_BYTES, 2 * PAGE_BYTES - 1, 2 * PAGE_BYTES, *(page * PAGE_BYTES for page in range(last - 8, last))]
     sizes += [rng.randrange(len(patient.data)) for _ in range(TRUNCATION_TRIALS - len(sizes))]
     for size in sizes[group::GROUPS]:
-        findings = examine(examiner, patient.infect(tmp_path / str(size), patient.data[:size]), checks=True)
+        findings = examine(examiner, patient, patient.infect(tmp_path / str(size), patient.data[:size]), checks=True)
         assert findings.error.startswith("CorruptionError: "), f"cut to {size}: {findings}"
         assert " was not opened, and nothing was changed" in findings.error
 

@@ -17,7 +17,7 @@ from yester.core.content import pack_span
 from yester.core.ids import ChunkId
 from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Tree
 from yester.engine.trees import TreeReader, store_tree
-from yester.store.chunks import find_location, segment_key
+from yester.store.chunks import segment_key, unpack_location
 from yester.store.lmdb import Table
 from yester.store.segments import Kind
 from yester.store.store import Store, StoredSnapshot
@@ -280,8 +280,7 @@ def test_a_segment_that_is_lost_touches_only_what_is_in_it(place: Place) -> None
     place.is_damaged = True
     with place.open_store() as store:
         with store.environment.read() as view:
-            location = find_location(view, ChunkId(_entry_content(store, stored, b"lost")[:32]))
-        assert location is not None
+            location = unpack_location(view.get(Table.CHUNKS, _entry_content(store, stored, b"lost")[:32]) or b"")
         store.environment.write(lambda transaction: transaction.delete(Table.SEGMENTS, segment_key(location.segment)))
     place.mount()
     assert read(place.shown(stored) / "lost") == errno.EIO

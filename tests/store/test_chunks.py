@@ -15,7 +15,7 @@ from yester.core.content import pack_span, unpack_spans
 from yester.core.ids import ChunkId, chunk_id
 from yester.errors import CorruptionError, StoreAccessError, StoreFullError, YesterError
 from yester.store import chunks as chunks_module
-from yester.store.chunks import ChunkReader, ChunkWriter, Location, find_location, segment_key, unpack_location
+from yester.store.chunks import ChunkReader, ChunkWriter, Location, segment_key, unpack_location
 from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Kind, parse_header
 
@@ -35,9 +35,7 @@ def store_all(environment: Environment, data: Iterable[bytes], kind: Kind = Kind
 
 def locate(environment: Environment, chunk: ChunkId) -> Location:
     with environment.read() as view:
-        location = find_location(view, chunk)
-    assert location is not None
-    return location
+        return unpack_location(view.get(Table.CHUNKS, chunk) or b"")
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ class SnapshotOperations(pyfuse3.Operations):
         process wait for them, and so for itself. Of a file that was never open it cannot have asked for any.
         """
         with suppress(OSError, YesterError):  # then it will ask, and be told what is wrong
-            data = self._view.read(node, 0, node.entry.size)
+            data = self._view.read_small(node)
             pyfuse3.notify_store(node.inode, 0, data)  # type: ignore[arg-type]  # it takes any buffer
 
     async def _load(self, folder: Folder) -> None:

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
 
-from yester.core.content import Content
+from yester.core.content import HOLE, SPAN_BYTES, Content, unpack_spans
 from yester.core.records import ANY_XATTR, NAME_BYTES_MAX, Entry, is_valid_name
 from yester.core.times import parse_time
 from yester.engine.files import FileReader
@@ -499,6 +499,17 @@ class View:
             entry = node.entry
             reader = self._readers[node.inode] = FileReader(self.chunks, Content(entry.level, entry.content), entry.size)
         return reader.read(offset, count)
+
+    def read_small(self, node: ArchivedNode) -> bytes | memoryview:
+        """All bytes of a file. Quick for one that is a single chunk, as nearly all small ones are."""
+        entry = node.entry
+        if entry.level == 0 and len(entry.content) == SPAN_BYTES:
+            [span] = unpack_spans(entry.content)
+            if span.chunk != HOLE:
+                data = self.chunks.read(span.chunk)
+                if len(data) == entry.size == span.length:
+                    return data
+        return self.read(node, 0, entry.size)
 
     def read_link(self, node: Node) -> bytes | None:
         """A symlink's target; None if it is none."""

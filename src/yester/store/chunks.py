@@ -111,12 +111,13 @@ class ChunkReader:
 
     def read(self, chunk: ChunkId) -> memoryview:
         """See `ChunkSource`. About 3 µs from the cache, 1 ms a segment that is not."""
-        with self._environment.read() as view:
-            location = find_location(view, chunk)
-            if location is None:
-                message = f"chunk {chunk.hex()} is not in the store {self._environment.path}"
-                raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
-            segment = self._cache.get(location.segment) or self._load(view, location.segment)
+        # Not in one transaction with the segment, which is twice as dear: segments do not change, and are not removed.
+        stored = self._environment.get(Table.CHUNKS, chunk)
+        if stored is None:
+            message = f"chunk {chunk.hex()} is not in the store {self._environment.path}"
+            raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
+        location = unpack_location(stored)
+        segment = self._cache.get(location.segment) or self._load(location.segment)
         self._cache.move_to_end(location.segment)
         place = location.place
         data = segment.payload[segment.bounds[place] : segment.bounds[place + 1]] if place + 1 < len(segment.bounds) else _NOTHING
@@ -128,10 +129,11 @@ class ChunkReader:
             raise CorruptionError(message, hint="run `yester check --read-data` to see which files it belongs to")
         return data
 
-    def _load(self, view: ReadTransaction, number: int) -> _DecodedSegment:
+    def _load(self, number: int) -> _DecodedSegment:
         segment = self._ahead.take(number) if self._ahead is not None else None
         if segment is None:
-            segment = _decode_segment(self._environment, view, self._codec, number)
+            with self._environment.read() as view:
+                segment = _decode_segment(self._environment, view, self._codec, number)
         self._cache[number] = segment
         self._cache_bytes += len(segment.payload)
         while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:
@@ -179,12 +181,6 @@ class _ReadAhead:
         for place, (start, end) in enumerate(pairwise(segment.bounds)):
             segment.hashes[place] = chunk_id(segment.payload[start:end])
         return segment
-
-
-def find_location(view: ReadTransaction, chunk: ChunkId) -> Location | None:
-    """Where a chunk is, as of this transaction; None if the store does not hold it."""
-    stored = view.get(Table.CHUNKS, chunk)
-    return None if stored is None else unpack_location(stored)
 
 
 Change = Callable[[WriteTransaction], None]
