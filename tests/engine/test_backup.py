@@ -937,7 +937,7 @@ def test_paths_that_cannot_lie_side_by_side_are_refused(sandbox: Sandbox) -> Non
     sandbox.write("one/x/f")
     sandbox.write("two/x/f")
     for paths in ([sandbox.folder / "one/x", sandbox.folder / "two/x"], [sandbox.folder, Path("/")]):
-        with pytest.raises(UsageError, match="same last name|it holds them"):
+        with pytest.raises(UsageError, match=r"same last name|it holds them"):
             sandbox.back_up(*paths)
 
 
