@@ -65,7 +65,7 @@ def command(
         if as_json:
             changes.append((change, path))
         else:
-            print(f"{change.value}: {show_name(path)}")
+            print(f"{change.value}: {show_name(path) or '.'}")
 
     with Store.open(store_path) as store:
         stored, path = resolve(store, snap, now_ns=time.time_ns())
