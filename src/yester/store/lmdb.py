@@ -50,6 +50,11 @@ class Table(Enum):
     SNAPSHOTS = b"snapshots"
     SNAPSHOT_IDS = b"snapshot_ids"
     SCAN = b"scan"
+    LIVE_FOLDERS = b"live_folders"
+    LIVE_NODES = b"live_nodes"
+    LIVE_NAMES = b"live_names"
+    LIVE_EXTENTS = b"live_extents"
+    LIVE_BATCHES = b"live_batches"
 
 
 class ReadTransaction:
@@ -195,7 +200,8 @@ class Environment:
         try:
             with _translated(path):
                 self._refuse_foreign_database()
-                self.handles = {table: self._env.open_db(table.value, create=create) for table in Table}
+                found = {table: self._open_table(table, create=create) for table in Table}
+                self.handles = {table: handle for table, handle in found.items() if handle is not None}
         except YesterError:
             self._env.close()
             raise
@@ -241,6 +247,15 @@ class Environment:
                 if map_bytes <= _MAP_BYTES_MIN:
                     raise
                 map_bytes //= 4
+
+    def _open_table(self, table: Table, *, create: bool) -> "lmdb._Database | None":
+        """A table's handle. Those of live folders came later: a store that has none gets them, unless it is only read."""
+        try:
+            return self._env.open_db(table.value, create=create)
+        except (lmdb.NotFoundError, lmdb.ReadonlyError):
+            if create or not table.name.startswith("LIVE_"):
+                raise
+            return None if self.readonly else self._env.open_db(table.value)
 
     def _refuse_foreign_database(self) -> None:
         ours = {table.value for table in Table}

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""What a live folder keeps in the store between its versions (docs/format.md §10, docs/adr/0007).
+
+Files rows of changed nodes, changed names, extents, and batches of written bytes under the folder's number, and applies what
+changed in one transaction, so that whatever instant the process or the power ends at, the tables are the folder as it was
+after some operation. Does not know what a node's row or a head's base says.
+
+Threads: reading on any; changes of one folder are applied by one thread at a time, in order.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from yester.core.extents import Extent
+from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError
+from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
+
+LIVE_VERSION = 1
+REMOVED = 0
+"""Stands for a name of the base that was removed. No node has this number."""
+
+_FOLDER_BYTES, _NUMBER_BYTES = 4, 8
+_NODE_KEY_BYTES = _FOLDER_BYTES + _NUMBER_BYTES
+_FOLDERS_MAX = 2**32 - 1
+
+
+class LiveHead(msgspec.Struct, frozen=True, array_like=True):
+    """A live folder: its number, the next unused numbers in it, and `base`, what it was in its last version."""
+
+    version: int
+    number: int
+    next_node: int
+    next_batch: int
+    base: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChange:
+    """What one commit changes in a folder. None takes a row away.
+
+    `names` leads from a folder's node number and a name to a node number, or `REMOVED`; `extents` from a node number and an
+    offset. `batch` is the number and the bytes of a new batch, `dropped_batches` are those that no extent will name.
+    """
+
+    head: LiveHead
+    nodes: Mapping[int, bytes | None] = field(default_factory=dict)
+    names: Mapping[tuple[int, bytes], int | None] = field(default_factory=dict)
+    extents: Mapping[tuple[int, int], Extent | None] = field(default_factory=dict)
+    batch: tuple[int, bytes | bytearray] | None = None
+    dropped_batches: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class LiveRows:
+    """All rows of a folder but its bytes."""
+
+    head: LiveHead
+    nodes: dict[int, bytes] = field(default_factory=dict)
+    names: dict[tuple[int, bytes], int] = field(default_factory=dict)
+    extents: dict[int, list[Extent]] = field(default_factory=dict)
+    """By node number, in order."""
+    batch_bytes: dict[int, int] = field(default_factory=dict)
+    """The length of each batch."""
+
+
+class LiveFolders:
+    """The live folders of a store."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    def names(self) -> list[str]:
+        """All there are, sorted."""
+        with self._environment.read() as view:
+            return [name.decode("utf-8", "surrogateescape") for name, _ in view.iterate(Table.LIVE_FOLDERS)]
+
+    def create(self, name: str, base: bytes, *, next_node: int) -> LiveHead:
+        """Make a folder without changes; durable on return.
+
+        Raises:
+            ConflictError: there is one of that name.
+        """
+        key = _name_key(name)
+
+        def apply(transaction: WriteTransaction) -> LiveHead:
+            if transaction.get(Table.LIVE_FOLDERS, key) is not None:
+                message = f"there is a live folder {name!r} already; nothing was changed"
+                raise ConflictError(message, hint="choose another name")
+            taken = {_decode_head(name, value).number for name, value in transaction.iterate(Table.LIVE_FOLDERS)}
+            head = LiveHead(LIVE_VERSION, max(taken, default=0) + 1, next_node, 1, base)
+            assert head.number <= _FOLDERS_MAX
+            transaction.put(Table.LIVE_FOLDERS, key, msgspec.msgpack.encode(head))
+            return head
+
+        return self._environment.write(apply)
+
+    def load(self, name: str) -> LiveRows:
+        """Everything about a folder as it is now. 2 µs a row.
+
+        Raises:
+            NotFoundError: there is none of that name. CorruptionError, FormatError: its rows are not what they should be.
+        """
+        with self._environment.read() as view:
+            value = view.get(Table.LIVE_FOLDERS, _name_key(name))
+            if value is None:
+                message = f"there is no live folder {name!r} in {self._environment.path}"
+                raise NotFoundError(message)
+            return _load_rows(view, _decode_head(_name_key(name), value))
+
+    def apply(self, name: str, change: LiveChange) -> None:
+        """Make a change; durable on return, and whole or not at all.
+
+        Raises:
+            StoreFullError: the disk is full; nothing was changed. NotFoundError: the folder is not there any more.
+        """
+        key = _name_key(name)
+
+        def apply(transaction: WriteTransaction) -> None:
+            value = transaction.get(Table.LIVE_FOLDERS, key)
+            if value is None or _decode_head(key, value).number != change.head.number:
+                message = f"the live folder {name!r} was removed meanwhile; nothing was changed"
+                raise NotFoundError(message)
+            _apply_rows(transaction, change)
+            transaction.put(Table.LIVE_FOLDERS, key, msgspec.msgpack.encode(change.head))
+
+        self._environment.write(apply)
+
+    def read(self, head: LiveHead, extent: Extent) -> bytes:
+        """The bytes of an extent that is committed. About 5 µs and a copy.
+
+        Raises:
+            CorruptionError: its batch does not have them.
+        """
+        with self._environment.read() as view:
+            batch = view.get(Table.LIVE_BATCHES, _row_key(head.number, extent.batch))
+            if batch is None or len(batch) < extent.position + extent.length:
+                message = f"batch {extent.batch} of live folder {head.number} lacks bytes that a file needs"
+                raise CorruptionError(message, hint="run `yester check`")
+            return bytes(batch[extent.position : extent.position + extent.length])
+
+    def remove(self, name: str) -> None:
+        """Take a folder away, with all that was not published of it; durable on return.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        key = _name_key(name)
+
+        def apply(transaction: WriteTransaction) -> None:
+            value = transaction.get(Table.LIVE_FOLDERS, key)
+            if value is None:
+                message = f"there is no live folder {name!r} in {self._environment.path}; nothing was changed"
+                raise NotFoundError(message)
+            prefix = _folder_key(_decode_head(key, value).number)
+            for table in (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES):
+                for row, _ in list(transaction.iterate(table, prefix)):
+                    transaction.delete(table, row)
+            transaction.delete(Table.LIVE_FOLDERS, key)
+
+        self._environment.write(apply)
+
+
+def _load_rows(view: ReadTransaction, head: LiveHead) -> LiveRows:
+    rows = LiveRows(head)
+    for key, value in _rows(view, Table.LIVE_NODES, head):
+        rows.nodes[_number(key)] = bytes(value)
+    for key, value in _rows(view, Table.LIVE_NAMES, head):
+        rows.names[_number(key[:_NUMBER_BYTES]), key[_NUMBER_BYTES:]] = _number(bytes(value))
+    for key, value in _rows(view, Table.LIVE_EXTENTS, head):
+        numbers = [_number(bytes(value[at : at + _NUMBER_BYTES])) for at in range(0, 3 * _NUMBER_BYTES, _NUMBER_BYTES)]
+        extent = Extent(_number(key[_NUMBER_BYTES:]), *numbers)
+        rows.extents.setdefault(_number(key[:_NUMBER_BYTES]), []).append(extent)
+    for key, value in _rows(view, Table.LIVE_BATCHES, head):
+        rows.batch_bytes[_number(key)] = len(value)
+    _judge_extents(rows)
+    return rows
+
+
+def _judge_extents(rows: LiveRows) -> None:
+    """Raises CorruptionError where an extent is none, overlaps the one before, or is not in its batch."""
+    for node, extents in rows.extents.items():
+        end = 0
+        for extent in extents:
+            if extent.length < 1 or extent.offset < end or extent.position + extent.length > rows.batch_bytes.get(extent.batch, 0):
+                message = f"what live folder {rows.head.number} says of its node {node} at offset {extent.offset} cannot be"
+                raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair")
+            end = extent.end
+
+
+def _rows(view: ReadTransaction, table: Table, head: LiveHead) -> Iterator[tuple[bytes, memoryview]]:
+    """The rows of a folder, without its number in their keys."""
+    for key, value in view.iterate(table, _folder_key(head.number)):
+        yield key[_FOLDER_BYTES:], value
+
+
+def _apply_rows(transaction: WriteTransaction, change: LiveChange) -> None:
+    folder = change.head.number
+    for number, row in change.nodes.items():
+        _put(transaction, Table.LIVE_NODES, _row_key(folder, number), row)
+    for (parent, name), number_or_none in change.names.items():
+        value = None if number_or_none is None else number_or_none.to_bytes(_NUMBER_BYTES, "big")
+        _put(transaction, Table.LIVE_NAMES, _row_key(folder, parent) + name, value)
+    if change.batch is not None:
+        batch, data = change.batch
+        transaction.put(Table.LIVE_BATCHES, _row_key(folder, batch), bytes(data))
+    for (node, offset), extent in change.extents.items():
+        value = None if extent is None else b"".join(part.to_bytes(_NUMBER_BYTES, "big") for part in extent[1:])
+        _put(transaction, Table.LIVE_EXTENTS, _row_key(folder, node) + offset.to_bytes(_NUMBER_BYTES, "big"), value)
+    for batch in change.dropped_batches:
+        transaction.delete(Table.LIVE_BATCHES, _row_key(folder, batch))
+
+
+def _put(transaction: WriteTransaction, table: Table, key: bytes, value: bytes | None) -> None:
+    if value is None:
+        transaction.delete(table, key)
+    else:
+        transaction.put(table, key, value)
+
+
+def _decode_head(name: bytes, value: memoryview) -> LiveHead:
+    try:
+        head = msgspec.msgpack.decode(value, type=LiveHead)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"the head of the live folder {name.decode('utf-8', 'backslashreplace')} is damaged: {error}"
+        raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair") from error
+    if head.version > LIVE_VERSION:
+        message = f"a live folder has version {head.version}; this release reads up to {LIVE_VERSION}"
+        raise FormatError(message, hint="use a newer yester with this store")
+    return head
+
+
+def _name_key(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _folder_key(folder: int) -> bytes:
+    return folder.to_bytes(_FOLDER_BYTES, "big")
+
+
+def _row_key(folder: int, number: int) -> bytes:
+    return _folder_key(folder) + number.to_bytes(_NUMBER_BYTES, "big")
+
+
+def _number(stored: bytes) -> int:
+    if len(stored) != _NUMBER_BYTES:
+        message = "a row of a live folder is damaged: it has a number that is none"
+        raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair")
+    return int.from_bytes(stored, "big")
