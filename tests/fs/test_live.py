@@ -463,6 +463,14 @@ def test_what_is_not_allowed_changes_nothing(mine: Folder) -> None:
     assert tree.take_change() is None
 
 
+def test_a_folder_is_not_replaced_by_what_is_in_it(mine: Folder) -> None:
+    folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
+    new_file(mine, b"a", parent=folder.number)
+    assert failure(mine.tree.rename, folder.number, b"a", ROOT, b"d") == errno.ENOTEMPTY
+    assert failure(mine.tree.rename, folder.number, b"a", ROOT, b"d", Replacing.EXCHANGE) == errno.EINVAL
+    assert failure(mine.tree.rename, folder.number, b"a", ROOT, b"d", Replacing.FORBIDDEN) == errno.EEXIST
+
+
 def test_a_removed_folder_that_is_still_open_takes_nothing_in(mine: Folder) -> None:
     folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
     file = new_file(mine, b"file")

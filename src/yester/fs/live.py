@@ -276,8 +276,8 @@ class LiveTree:
             _fail(errno.ENOENT)
         if node.is_folder and self._is_within(new_parent, node):
             _fail(errno.EINVAL)
-        if replacing is Replacing.EXCHANGE and there is not None and there.is_folder and self._is_within(parent, there):
-            _fail(errno.EINVAL)
+        if there is not None and there.is_folder and self._is_within(parent, there):
+            _fail(errno.EINVAL if replacing is Replacing.EXCHANGE else errno.ENOTEMPTY)
         if there is node:
             return
         folder = self._nodes[parent]
@@ -384,12 +384,17 @@ class LiveTree:
         """Written bytes in memory that are not committed yet."""
         return sum(map(len, self._buffers.values()))
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is anything for `take_change` to take."""
+        return bool(self._dirty or self._gone or self._names) or self._batch in self._buffers
+
     def take_change(self) -> LiveChange | None:
         """All that was changed since this was last asked, to be committed after what was taken before; None if nothing was.
 
         What is taken counts as committed from now on, but for bytes, which stay in memory until `committed` is told.
         """
-        if not self._dirty and not self._gone and not self._names and self._batch not in self._buffers:
+        if not self.has_changes:
             return None
         extents = self._take_extents()
         dropped = tuple(batch for batch, uses in self._batch_uses.items() if not uses and batch not in self._buffers)

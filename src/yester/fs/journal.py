@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Committing a live folder: in order, in groups, on another thread, while work in the folder goes on (docs/adr/0007).
+
+One task, `run`, takes what was changed, has it committed on a worker thread, and takes the next: so commits follow each other as
+what they hold did, and one commit serves all that wait for one. Between two there is at most `interval_s`.
+
+A commit that fails is tried again, before anything later: at the next call of `sync` and every `interval_s`. Whoever waits
+meanwhile gets the error and the folder stays readable; when there is room again, work goes on. Nothing that was changed is lost
+by it while this process lives.
+
+Threads: everything here belongs to the trio loop, but `apply`, which runs on a worker thread, one at a time.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+
+import trio
+
+from yester.errors import LimitError, YesterError
+from yester.fs.live import LiveTree
+from yester.store.live import LiveChange
+
+INTERVAL_S = 1.0
+"""What may be lost of what nobody asked to have synced."""
+
+PENDING_BYTES_MAX = 32 * 1024 * 1024
+"""Written bytes in memory, those being committed included. Whoever writes more waits: memory must not grow with what is written."""
+
+RESERVED_BYTES = 16 * 1024 * 1024
+"""Of the disk, so that what was accepted can be committed: the pages of the tables besides the bytes themselves."""
+
+_log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Commits what a `LiveTree` takes note of.
+
+    `apply` makes a change durable or raises one of our errors; `free_bytes` is what the disk of the store has left.
+    """
+
+    def __init__(
+        self, tree: LiveTree, apply: Callable[[LiveChange], None], free_bytes: Callable[[], int], *, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._tree = tree
+        self._apply = apply
+        self._free_bytes = free_bytes
+        self._interval_s = interval_s
+        self._taken = 0
+        """How many changes were taken from the tree."""
+        self._committed = 0
+        """How many of them are in the store."""
+        self._waiting: LiveChange | None = None
+        """The one that was taken and is not committed yet."""
+        self._failure: int | None = None
+        """Why the last attempt to commit it failed, as an error number."""
+        self._wanted = trio.Event()
+        self._attempted = trio.Event()
+        """Each is replaced once it was set."""
+
+    async def run(self) -> None:
+        """Commit, again and again, until cancelled. What is being committed then is still committed."""
+        while True:
+            with trio.move_on_after(self._interval_s):
+                await self._wanted.wait()
+            self._wanted = trio.Event()
+            await self._commit()
+            self._attempted.set()
+            self._attempted = trio.Event()
+
+    async def sync(self) -> None:
+        """Wait until all that was changed so far is in the store.
+
+        Raises:
+            OSError: ENOSPC or EIO, it could not be committed. It still will be if that passes, but nothing is promised.
+        """
+        target = self._taken + self._tree.has_changes
+        while self._committed < target:
+            await self._wait_for_attempt()
+
+    async def make_room(self, count: int) -> None:
+        """Wait until `count` bytes may be written.
+
+        Raises:
+            OSError: ENOSPC, the disk has no room for them; EIO, what was written before cannot be committed.
+        """
+        if self._free_bytes() - self._tree.pending_bytes - RESERVED_BYTES < count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        while self._tree.pending_bytes and self._tree.pending_bytes + count > PENDING_BYTES_MAX:
+            await self._wait_for_attempt()
+
+    async def _wait_for_attempt(self) -> None:
+        self._wanted.set()
+        await self._attempted.wait()
+        if self._failure is not None:
+            raise OSError(self._failure, os.strerror(self._failure))
+
+    async def _commit(self) -> None:
+        if self._waiting is None:
+            self._waiting = self._tree.take_change()
+            if self._waiting is None:
+                return
+            self._taken += 1
+        change = self._waiting
+        try:
+            await trio.to_thread.run_sync(self._apply, change)
+        except YesterError as error:
+            if self._failure is None:
+                _log.error("the live folder cannot be committed, and is tried again: %s", error.message)
+            self._failure = errno.ENOSPC if isinstance(error, LimitError) else errno.EIO
+            return
+        if self._failure is not None:
+            _log.warning("the live folder is committed again")
+        self._failure = None
+        self._waiting = None
+        self._committed += 1
+        self._tree.committed(change)
