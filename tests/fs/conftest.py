@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.fs.live_folder import LiveSandbox
 from yester.core.chunking import ChunkParams
 from yester.core.content import HOLE, Content, ContentBuilder
 from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Tree
@@ -204,3 +205,12 @@ def view(store: Store) -> View:
 @pytest.fixture
 def kernel(view: View) -> Kernel:
     return Kernel(view)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Iterator[LiveSandbox]:
+    """A live folder with nothing in it."""
+    (tmp_path / "live").mkdir()
+    folder = LiveSandbox(tmp_path / "live")
+    yield folder
+    folder.close()

@@ -4,14 +4,13 @@
 import errno
 import stat
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
 
-from tests.fs.test_live import NAME, Folder, new_file
+from tests.fs.live_folder import NAME, LiveSandbox, new_file
 from yester.errors import StoreAccessError, StoreFullError, YesterError
 from yester.fs import journal as journal_module
 from yester.fs.journal import Journal
@@ -25,7 +24,7 @@ WAIT_S = 60
 class Applier:
     """Applies changes to the store; fails, or waits, on demand."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: LiveSandbox) -> None:
         self._folder = folder
         self.changes: list[LiveChange] = []
         self.failure: YesterError | None = None
@@ -42,16 +41,8 @@ class Applier:
         self.changes.append(change)
 
 
-@pytest.fixture
-def mine(tmp_path: Path) -> Iterator[Folder]:
-    (tmp_path / "live").mkdir()
-    folder = Folder(tmp_path / "live")
-    yield folder
-    folder.close()
-
-
 def run(
-    mine: Folder, work: Callable[[Journal, Applier], Awaitable[None]], *, interval_s: float = FOR_EVER_S, free_bytes: int = 1 << 40
+    mine: LiveSandbox, work: Callable[[Journal, Applier], Awaitable[None]], *, interval_s: float = FOR_EVER_S, free_bytes: int = 1 << 40
 ) -> Applier:
     """Let a journal run while `work` is done."""
     applier = Applier(mine)
@@ -68,7 +59,7 @@ def run(
     return applier
 
 
-def stored_names(mine: Folder) -> set[bytes]:
+def stored_names(mine: LiveSandbox) -> set[bytes]:
     """What is in the store now."""
     return {name for _, name in mine.folders.load(NAME).names}
 
@@ -81,7 +72,7 @@ async def error_of(waiting: Awaitable[None]) -> int:
     return 0
 
 
-def test_what_was_synced_is_in_the_store(mine: Folder) -> None:
+def test_what_was_synced_is_in_the_store(mine: LiveSandbox) -> None:
     async def work(journal: Journal, applier: Applier) -> None:
         for number in range(5):
             new_file(mine, b"%d" % number)
@@ -93,7 +84,7 @@ def test_what_was_synced_is_in_the_store(mine: Folder) -> None:
     run(mine, work)
 
 
-def test_what_nobody_syncs_is_committed_soon(mine: Folder) -> None:
+def test_what_nobody_syncs_is_committed_soon(mine: LiveSandbox) -> None:
     async def work(_journal: Journal, applier: Applier) -> None:
         new_file(mine, b"a")
         await trio.to_thread.run_sync(applier.began.wait, WAIT_S)
@@ -102,7 +93,7 @@ def test_what_nobody_syncs_is_committed_soon(mine: Folder) -> None:
     assert stored_names(mine) == {b"a"}
 
 
-def test_one_commit_serves_all_that_wait(mine: Folder) -> None:
+def test_one_commit_serves_all_that_wait(mine: LiveSandbox) -> None:
     async def work(journal: Journal, applier: Applier) -> None:
         applier.may_go_on.clear()
         async with trio.open_nursery() as nursery:
@@ -120,7 +111,7 @@ def test_one_commit_serves_all_that_wait(mine: Folder) -> None:
     assert len(stored_names(mine)) == 21
 
 
-def test_work_goes_on_while_a_commit_is_made_and_is_not_in_it(mine: Folder) -> None:
+def test_work_goes_on_while_a_commit_is_made_and_is_not_in_it(mine: LiveSandbox) -> None:
     async def work(journal: Journal, applier: Applier) -> None:
         applier.may_go_on.clear()
         file = new_file(mine, b"a", b"old")
@@ -140,7 +131,7 @@ def test_work_goes_on_while_a_commit_is_made_and_is_not_in_it(mine: Folder) -> N
 
 @pytest.mark.expect_log("live folder")
 @pytest.mark.parametrize(("failure", "number"), [(StoreFullError("full"), errno.ENOSPC), (StoreAccessError("broken"), errno.EIO)])
-def test_a_commit_that_fails_is_told_and_made_up_for_in_order(mine: Folder, failure: YesterError, number: int) -> None:
+def test_a_commit_that_fails_is_told_and_made_up_for_in_order(mine: LiveSandbox, failure: YesterError, number: int) -> None:
     async def work(journal: Journal, applier: Applier) -> None:
         applier.failure = failure
         file = new_file(mine, b"a", b"1")
@@ -160,7 +151,7 @@ def test_a_commit_that_fails_is_told_and_made_up_for_in_order(mine: Folder, fail
     assert mine.describe() == before
 
 
-def test_whoever_writes_faster_than_the_disk_waits(mine: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_writes_faster_than_the_disk_waits(mine: LiveSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "PENDING_BYTES_MAX", 1000)
 
     async def work(journal: Journal, _applier: Applier) -> None:
@@ -176,7 +167,7 @@ def test_whoever_writes_faster_than_the_disk_waits(mine: Folder, monkeypatch: py
     assert 10 <= len(applier.changes) <= 30
 
 
-def test_what_the_disk_has_no_room_for_is_refused_before_it_is_accepted(mine: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_disk_has_no_room_for_is_refused_before_it_is_accepted(mine: LiveSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "RESERVED_BYTES", 1000)
 
     async def work(journal: Journal, _applier: Applier) -> None:

@@ -8,7 +8,7 @@ import random
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,72 +18,14 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from yester.core.content import Content
+from tests.fs.live_folder import NAME, LiveSandbox, new_file
 from yester.errors import CorruptionError
-from yester.fs.live import ROOT, LiveNode, LiveTree, NewNode, NodeNumber, Replacing, empty_root, random_node_id
-from yester.store.live import LiveChange, LiveFolders
-from yester.store.lmdb import Environment
+from yester.fs.live import ROOT, NewNode, NodeNumber, Replacing
+from yester.store.live import LiveChange
 
 Result = TypeVar("Result")
-NAME = "mine"
 _FLAGS = {Replacing.ALLOWED: 0, Replacing.FORBIDDEN: 1, Replacing.EXCHANGE: 2}  # RENAME_NOREPLACE, RENAME_EXCHANGE
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def no_base(_content: Content, _offset: int, _count: int) -> bytes:
-    raise AssertionError
-
-
-class Folder:
-    """A live folder in a store."""
-
-    def __init__(self, path: Path) -> None:
-        self.environment = Environment(path, create=True)
-        self.folders = LiveFolders(self.environment)
-        self.clock_ns = 1000
-        if not self.folders.names():
-            head = self.folders.create(NAME, b"", next_node=2)
-            root = empty_root(head, node_id=random_node_id(), mode=0o755, uid=os.geteuid(), gid=os.getegid(), now_ns=0)
-            self.folders.apply(NAME, root)
-        self.load()
-
-    def load(self) -> None:
-        """Begin anew with what is in the store."""
-        rows = self.folders.load(NAME)
-        self.tree = LiveTree(
-            rows,
-            read_committed=lambda extent: self.folders.read(rows.head, extent),
-            read_base=no_base,
-            now_ns=self.now_ns,
-            new_id=random_node_id,
-        )
-
-    def now_ns(self) -> int:
-        self.clock_ns += 1
-        return self.clock_ns
-
-    def commit(self) -> LiveChange | None:
-        change = self.tree.take_change()
-        if change is not None:
-            self.folders.apply(NAME, change)
-            self.tree.committed(change)
-        return change
-
-    def describe(self) -> dict[bytes, tuple[object, ...]]:
-        """Everything about every path."""
-        found: dict[bytes, tuple[object, ...]] = {}
-        waiting: list[tuple[bytes, LiveNode]] = [(b"", self.tree.node(ROOT))]
-        while waiting:
-            path, node = waiting.pop()
-            data = self.tree.read(node.number, 0, node.size) if stat.S_ISREG(node.mode) else node.target
-            times = node.atime_ns, node.mtime_ns, node.ctime_ns
-            found[path] = node.number, node.node_id, node.mode, node.uid, node.gid, node.nlink, node.rdev, times, node.xattrs.copy(), data
-            if node.is_folder:
-                waiting += [(path + b"/" + name, child) for name, child in self.tree.list(node.number)]
-        return found
-
-    def close(self) -> None:
-        self.environment.close()
 
 
 def outcome(call: Callable[[], Result]) -> tuple[Result | None, int]:
@@ -107,7 +49,7 @@ class Machine(RuleBasedStateMachine):
         (self.place / "store").mkdir()
         self.host = os.fsencode(self.place / "host")
         os.mkdir(self.host, 0o755)
-        self.mine = Folder(self.place / "store")
+        self.mine = LiveSandbox(self.place / "store")
         self.handles: list[tuple[NodeNumber, int]] = []
         self.umask = os.umask(0)
 
@@ -267,7 +209,7 @@ class Machine(RuleBasedStateMachine):
     def start_again_after_a_crash(self) -> None:
         """What a crash leaves right after a commit is what is there, but for files without a name."""
         self.mine.commit()
-        crashed = Folder.__new__(Folder)
+        crashed = LiveSandbox.__new__(LiveSandbox)
         crashed.environment, crashed.folders, crashed.clock_ns = self.mine.environment, self.mine.folders, 0
         crashed.load()
         assert crashed.describe() == self.mine.describe()
@@ -309,20 +251,6 @@ def test_it_is_what_a_folder_of_the_host_is() -> None:
     run_state_machine_as_test(Machine)
 
 
-@pytest.fixture
-def mine(tmp_path: Path) -> Iterator[Folder]:
-    (tmp_path / "live").mkdir()
-    folder = Folder(tmp_path / "live")
-    yield folder
-    folder.close()
-
-
-def new_file(folder: Folder, name: bytes, data: bytes = b"", parent: int = ROOT) -> LiveNode:
-    node = folder.tree.create(parent, name, NewNode(stat.S_IFREG | 0o644, 1000, 1000))
-    folder.tree.write(node.number, 0, data)
-    return node
-
-
 def failure(call: Callable[..., object], *arguments: object, **named: object) -> int:
     """The number of the error that a call raises."""
     with pytest.raises(OSError) as caught:  # noqa: PT011 (the number is what is looked at)
@@ -331,7 +259,7 @@ def failure(call: Callable[..., object], *arguments: object, **named: object) ->
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_crash_leaves_the_folder_as_it_was_at_the_last_commit(mine: Folder, seed: int) -> None:
+def test_a_crash_leaves_the_folder_as_it_was_at_the_last_commit(mine: LiveSandbox, seed: int) -> None:
     """Whatever was done since, and whatever was open: only files without a name are gone."""
     rng = random.Random(seed)
     last = mine.describe()
@@ -348,7 +276,7 @@ def test_a_crash_leaves_the_folder_as_it_was_at_the_last_commit(mine: Folder, se
     assert set(rows.extents) <= set(rows.nodes)
 
 
-def _do_something(mine: Folder, rng: random.Random) -> None:
+def _do_something(mine: LiveSandbox, rng: random.Random) -> None:
     tree = mine.tree
     folders = [node for node in tree._nodes.values() if node.is_folder]
     files = [node for node in tree._nodes.values() if stat.S_ISREG(node.mode)]
@@ -374,7 +302,7 @@ def _do_something(mine: Folder, rng: random.Random) -> None:
         rng.choice(actions)()
 
 
-def test_a_file_that_takes_anothers_place_takes_its_node_id(mine: Folder) -> None:
+def test_a_file_that_takes_anothers_place_takes_its_node_id(mine: LiveSandbox) -> None:
     """Saving by way of a temporary file is a change of the same thing. The inode number is that of the file, as everywhere."""
     target, temporary = new_file(mine, b"letter", b"old"), new_file(mine, b"letter.tmp", b"new")
     node_id, number = target.node_id, temporary.number
@@ -387,7 +315,7 @@ def test_a_file_that_takes_anothers_place_takes_its_node_id(mine: Folder) -> Non
     assert mine.tree.read(number, 0, 9) == b"new"
 
 
-def test_a_file_that_is_moved_keeps_its_node_id(mine: Folder) -> None:
+def test_a_file_that_is_moved_keeps_its_node_id(mine: LiveSandbox) -> None:
     node = new_file(mine, b"a")
     folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
     node_id = node.node_id
@@ -395,7 +323,7 @@ def test_a_file_that_is_moved_keeps_its_node_id(mine: Folder) -> None:
     assert mine.tree.lookup(folder.number, b"b").node_id == node_id
 
 
-def test_what_is_written_by_others_loses_its_set_id_bits(mine: Folder) -> None:
+def test_what_is_written_by_others_loses_its_set_id_bits(mine: LiveSandbox) -> None:
     node = new_file(mine, b"a")
     changes: list[Callable[[], object]] = [
         lambda: mine.tree.write(node.number, 0, b"1"),
@@ -411,14 +339,14 @@ def test_what_is_written_by_others_loses_its_set_id_bits(mine: Folder) -> None:
         assert stat.S_IMODE(node.mode) == 0o2745
 
 
-def test_what_is_made_in_a_folder_with_the_set_group_id_bit_gets_its_group(mine: Folder) -> None:
+def test_what_is_made_in_a_folder_with_the_set_group_id_bit_gets_its_group(mine: LiveSandbox) -> None:
     folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o2755, 1, 50))
     assert mine.tree.create(folder.number, b"f", NewNode(stat.S_IFREG | 0o644, 1, 60)).gid == 50
     below = mine.tree.create(folder.number, b"e", NewNode(stat.S_IFDIR | 0o755, 1, 60))
     assert (below.gid, below.mode) == (50, stat.S_IFDIR | 0o2755)
 
 
-def test_extended_attributes_and_times_are_kept(mine: Folder) -> None:
+def test_extended_attributes_and_times_are_kept(mine: LiveSandbox) -> None:
     node = new_file(mine, b"a")
     mine.tree.set_xattr(node.number, b"user.b", b"\0")
     mine.tree.set_xattr(node.number, b"user.a", b"")
@@ -435,7 +363,7 @@ def test_extended_attributes_and_times_are_kept(mine: Folder) -> None:
     assert failure(mine.tree.set_xattr, found.number, b"", b"") == errno.ERANGE
 
 
-def test_what_is_not_allowed_changes_nothing(mine: Folder) -> None:
+def test_what_is_not_allowed_changes_nothing(mine: LiveSandbox) -> None:
     tree = mine.tree
     file = new_file(mine, b"file", b"1")
     folder = tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
@@ -463,7 +391,7 @@ def test_what_is_not_allowed_changes_nothing(mine: Folder) -> None:
     assert tree.take_change() is None
 
 
-def test_a_folder_is_not_replaced_by_what_is_in_it(mine: Folder) -> None:
+def test_a_folder_is_not_replaced_by_what_is_in_it(mine: LiveSandbox) -> None:
     folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
     new_file(mine, b"a", parent=folder.number)
     assert failure(mine.tree.rename, folder.number, b"a", ROOT, b"d") == errno.ENOTEMPTY
@@ -471,7 +399,7 @@ def test_a_folder_is_not_replaced_by_what_is_in_it(mine: Folder) -> None:
     assert failure(mine.tree.rename, folder.number, b"a", ROOT, b"d", Replacing.FORBIDDEN) == errno.EEXIST
 
 
-def test_a_removed_folder_that_is_still_open_takes_nothing_in(mine: Folder) -> None:
+def test_a_removed_folder_that_is_still_open_takes_nothing_in(mine: LiveSandbox) -> None:
     folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
     file = new_file(mine, b"file")
     mine.tree.open(folder.number)
@@ -485,7 +413,7 @@ def test_a_removed_folder_that_is_still_open_takes_nothing_in(mine: Folder) -> N
     assert failure(mine.tree.node, folder.number) == errno.ESTALE
 
 
-def test_much_that_is_written_before_a_commit_is_one_batch(mine: Folder) -> None:
+def test_much_that_is_written_before_a_commit_is_one_batch(mine: LiveSandbox) -> None:
     files = [new_file(mine, b"%d" % number, b"%d" % number * 100) for number in range(50)]
     change = mine.commit()
     assert change is not None
@@ -495,7 +423,7 @@ def test_much_that_is_written_before_a_commit_is_one_batch(mine: Folder) -> None
         assert mine.tree.read(file.number, 0, 1000) == b"%d" % number * 100
 
 
-def test_rows_that_are_of_no_tree_are_damage(mine: Folder) -> None:
+def test_rows_that_are_of_no_tree_are_damage(mine: LiveSandbox) -> None:
     node = new_file(mine, b"a", b"1")
     mine.commit()
     rows = mine.folders.load(NAME)
