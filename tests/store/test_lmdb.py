@@ -433,3 +433,26 @@ def test_an_environment_can_be_closed_by_a_thread_that_has_not_read_to_the_end(e
     environment.close()
     with pytest.raises(lmdb.Error):
         view.get(Table.CHUNKS, b"a")
+
+
+def test_opening_a_store_once_more_does_not_end_the_locks_of_the_first(environment: Environment) -> None:
+    """The system ends all of a process's locks on a file as soon as the process closes it, through whatever handle."""
+    program = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        print("unused")
+    except BlockingIOError:
+        print("used")
+"""
+
+    def state() -> str:
+        done = subprocess.run([sys.executable, "-c", program, environment.path / "lock.mdb"], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert state() == "used"
+    with pytest.raises(YesterError):
+        Environment(environment.path)
+    assert state() == "used"
+    put(environment, b"a", b"1")

@@ -210,18 +210,24 @@ class Environment:
     def _prepare_lock_file(self) -> None:
         """Take the space of the lock file beforehand: LMDB maps one that is all hole, and on a full disk touching it is SIGBUS.
 
+        A file that has its space is not opened. Closing it would end the locks that this process has on it, if it has the store
+        open already: then another would take the store for unused.
+
         Raises:
             StoreFullError: there is no room for it; the file may be there.
         """
         path = self.path / LOCK_FILE
         try:
+            if path.lstat().st_blocks * 512 >= _LOCK_BYTES:
+                return
+        except OSError:
+            pass  # not there yet
+        try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError:
             return  # LMDB will say what is wrong
         try:
-            status = os.fstat(file)
-            if status.st_blocks * 512 < max(status.st_size, _LOCK_BYTES):
-                os.posix_fallocate(file, 0, max(status.st_size, _LOCK_BYTES))
+            os.posix_fallocate(file, 0, _LOCK_BYTES)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 message = f"no space left for the store {self.path}: it needs {_LOCK_BYTES >> 10} KiB to lock itself; {_STATE}"
