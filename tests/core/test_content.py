@@ -21,6 +21,7 @@ from yester.core.content import (
     iter_spans,
     pack_span,
     read_list,
+    sole_span,
     unpack_list,
     unpack_spans,
 )
@@ -219,3 +220,10 @@ def test_bytes_are_a_list_or_damage(record: bytes, level: int) -> None:
     except CorruptionError:
         return
     assert record[:2] == LIST_MAGIC + bytes([level - 1])
+
+
+def test_a_content_of_one_chunk_is_told_from_all_others() -> None:
+    one = pack_span(chunk_id(b"1"), 5)
+    assert sole_span(0, one) == Span(chunk_id(b"1"), 5)
+    for level, packed in ((0, b""), (1, one), (0, one * 2), (0, pack_span(HOLE, 5)), (0, one[:-1])):
+        assert sole_span(level, packed) is None

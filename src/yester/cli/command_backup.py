@@ -71,13 +71,9 @@ def command(
             except KeyboardInterrupt:
                 print("nothing was published; what was stored so far is kept, and the next backup goes on from it", file=sys.stderr)
                 raise
-            newest = store.latest_snapshot(result.snapshot.source)
-            if newest is not None and newest.snapshot.time_ns > result.snapshot.time_ns:
-                print(
-                    f"note: the source has a snapshot from the future, {newest.snapshot.name}, which stays its newest until then;"
-                    " was the clock wrong?",
-                    file=sys.stderr,
-                )
+    if result.newer is not None:
+        future = f"{result.newer.name}, which stays its newest until then; was the clock wrong?"
+        print(f"note: the source has a snapshot from the future, {future}", file=sys.stderr)
     for path in paths:
         if path.is_symlink() and path.is_dir():
             print(f"note: {path} is a symlink, and only that was backed up; for the folder name {path.resolve()}", file=sys.stderr)

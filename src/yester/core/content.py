@@ -71,6 +71,14 @@ def unpack_spans(packed: bytes | memoryview) -> list[Span]:
     return spans
 
 
+def sole_span(level: int, packed: bytes) -> Span | None:
+    """The span of a content that is one chunk, as that of nearly every small file is; None for any other."""
+    if level != 0 or len(packed) != SPAN_BYTES:
+        return None
+    span = Span(ChunkId(packed[:ID_BYTES]), int.from_bytes(packed[ID_BYTES:], "little"))
+    return None if span.chunk == HOLE else span
+
+
 def unpack_list(record: bytes | memoryview, *, level: int) -> list[Span]:
     """The spans of a stored span list that an entry or list of `level` names (so its spans are of `level - 1`).
 

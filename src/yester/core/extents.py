@@ -19,7 +19,7 @@ Knows offsets only, no bytes. Not thread-safe.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
@@ -56,7 +56,7 @@ class ExtentMap:
     `take_changes` tells what to store so that a new map made of it is like this one.
     """
 
-    def __init__(self, *, base_bytes: int, size: int, extents: Iterator[Extent] | tuple[Extent, ...] = ()) -> None:
+    def __init__(self, *, base_bytes: int, size: int, extents: Iterable[Extent] = ()) -> None:
         """`extents` are those of another map, in any order."""
         assert 0 <= base_bytes <= size
         self.size = size

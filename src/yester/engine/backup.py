@@ -6,6 +6,7 @@
 Crash at any step: docs/durability.md.
 """
 
+import dataclasses
 import os
 import socket
 import time
@@ -46,13 +47,17 @@ class BackupOptions:
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """`stored` is None after a dry run. `snapshot` is what was, or would have been, published."""
+    """`stored` is None after a dry run. `snapshot` is what was, or would have been, published.
+
+    `newer` is the source's newest snapshot, if that is another one: made when the clock was ahead of what it says now.
+    """
 
     stored: StoredSnapshot | None
     snapshot: Snapshot
     problems: tuple[Problem, ...]
     excluded: int
     vanished: int
+    newer: Snapshot | None = None
 
 
 def back_up(
@@ -88,7 +93,10 @@ def back_up(
         _check_same_paths(store, source, folders, explicit=bool(options.source))
         with store.writer() as writer:
             snapshot = _scan(store, writer, source, folders, options, rules, progress)
-        return _result(store.add_snapshot(snapshot), snapshot, progress)
+        stored = store.add_snapshot(snapshot)
+        newest = store.latest_snapshot(source)
+        result = _result(stored, snapshot, progress)
+        return result if newest in (stored, None) else dataclasses.replace(result, newer=newest.snapshot)
 
 
 def default_source_name(folders: list[Path]) -> str:

@@ -15,8 +15,8 @@ from typing import Self
 
 import msgspec
 
-from yester.core.content import HOLE, SPAN_BYTES, iter_spans
-from yester.core.ids import ChunkId, TreeId
+from yester.core.content import iter_spans, sole_span
+from yester.core.ids import TreeId
 from yester.core.records import Entry, Tree, decode_tree
 from yester.engine.files import iter_pieces
 from yester.engine.target import FULL, FolderChain, Owner, OwnerMap, Owners, Shortfall, Target, holds_content, inherits_acl, is_same
@@ -137,20 +137,22 @@ def read_folder(chunks: ChunkSource, tree: TreeId, owners: Owners, *, is_judged:
     return StoredFolder(entries, problems, owners.of_tree(decoded))
 
 
-def has_other_bytes(folder: int, entry: Entry, chunks: ChunkSource) -> bool:
-    """Whether a regular file in an open folder, of the size and time of `entry`, holds something else all the same.
+def is_restored(entry: Entry, status: os.stat_result, folder: int, chunks: ChunkSource, *, reads: bool) -> bool:
+    """Whether what an open folder has under the name of `entry` is what is stored: as `is_same`, and with `reads` byte by byte.
 
-    False for all that is no regular file, and where the stored list of what it should hold is damaged.
+    Where the stored list of what a file should hold is damaged, its bytes are not judged.
 
     Raises:
         OSError: it cannot be read.
     """
-    if not stat.S_ISREG(entry.mode):
+    if not is_same(entry, status, folder, entry.name):
         return False
+    if not reads or not stat.S_ISREG(entry.mode):
+        return True
     try:
-        return not holds_content(folder, entry.name, iter_spans(entry.file_content, chunks.read))
+        return holds_content(folder, entry.name, iter_spans(entry.file_content, chunks.read))
     except (CorruptionError, FormatError):
-        return False
+        return True
 
 
 def join(path: bytes, name: bytes) -> bytes:
@@ -242,7 +244,7 @@ class FileRestorer:
             status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        if is_same(entry, status, folder, entry.name) and not (self._overwrite and has_other_bytes(folder, entry, self._chunks)):
+        if is_restored(entry, status, folder, self._chunks, reads=self._overwrite):
             is_mended = self.target.mend(folder, entry, owner, path)
             if is_mended is not None:
                 self.tally.unchanged += 1
@@ -274,16 +276,13 @@ class FileRestorer:
         self.tally.add_shortfall(shortfall, path)
 
     def _pieces(self, entry: Entry) -> Pieces:
-        spans = entry.content
-        if entry.level == 0 and len(spans) <= SPAN_BYTES:
-            # Nearly all files are one chunk; the general way costs 6 µs more.
-            if not spans:
-                return ()
-            chunk = ChunkId(spans[: SPAN_BYTES - 8])
-            if chunk != HOLE:
-                data = self._chunks.read(chunk)
-                self.tally.written_bytes += len(data)
-                return ((len(data), data),)
+        if not entry.content:
+            return ()
+        span = sole_span(entry.level, entry.content)
+        if span is not None:
+            data = self._chunks.read(span.chunk)
+            self.tally.written_bytes += len(data)
+            return ((len(data), data),)
         return self._counted(iter_pieces(self._chunks, entry.file_content))
 
     def _counted(self, pieces: Iterator[tuple[int, memoryview | None]]) -> Pieces:

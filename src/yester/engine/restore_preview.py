@@ -11,9 +11,9 @@ from collections.abc import Callable
 from enum import Enum
 
 from yester.core.records import Entry
-from yester.engine.restore_files import Tally, difference, has_other_bytes, join
+from yester.engine.restore_files import Tally, difference, is_restored, join
 from yester.engine.restore_walk import StoredWalk, Visit
-from yester.engine.target import FolderChain, Owner, is_not_a_folder, is_same
+from yester.engine.target import FolderChain, Owner, is_not_a_folder
 from yester.store.chunks import ChunkSource
 
 
@@ -62,7 +62,7 @@ class Preview:
             if not is_new:
                 folder = self._folders.open(folder_path)
                 status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
-                if is_same(entry, status, folder, entry.name) and not (self._overwrite and has_other_bytes(folder, entry, self._chunks)):
+                if is_restored(entry, status, folder, self._chunks, reads=self._overwrite):
                     self.tally.unchanged += 1
                     if _needs_mending(entry, status, owner):
                         self.tally.mended += 1

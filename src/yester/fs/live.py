@@ -157,7 +157,8 @@ class LiveTree:
         self._batch = rows.head.next_batch
         self._buffers: dict[int, bytearray] = {}
         """Bytes of batches that are not committed yet, the current one included."""
-        self._stored_extents: dict[tuple[int, int], Extent] = {}
+        self._stored_extents: dict[int, dict[int, Extent]] = {}
+        """What was last taken of each file's extents, by node and offset."""
         self._batch_uses: dict[int, int] = dict.fromkeys(rows.batch_bytes, 0)
         """How many bytes of each committed batch files consist of. A batch goes with the last of them."""
         self._load(rows)
@@ -419,18 +420,21 @@ class LiveTree:
     def _take_extents(self) -> Mapping[tuple[int, int], Extent | None]:
         taken: dict[tuple[int, int], Extent | None] = {}
         for number in self._gone:
-            taken |= {key: None for key in self._stored_extents if key[0] == number}
+            taken |= {(number, offset): None for offset in self._stored_extents.get(number, ())}
         for number in self._dirty:
             extents = self._nodes[number].extents
             if extents is not None:
                 taken |= {(number, offset): extent for offset, extent in extents.take_changes().items()}
-        for key, extent in taken.items():
-            before = self._stored_extents.pop(key, None)
+        for (number, offset), extent in taken.items():
+            stored = self._stored_extents.setdefault(number, {})
+            before = stored.pop(offset, None)
             if before is not None:
                 self._batch_uses[before.batch] -= before.length
             if extent is not None:
-                self._stored_extents[key] = extent
+                stored[offset] = extent
                 self._batch_uses[extent.batch] = self._batch_uses.get(extent.batch, 0) + extent.length
+        for number in self._gone:
+            self._stored_extents.pop(number, None)
         if self._batch in self._buffers:
             self._batch_uses.setdefault(self._batch, 0)
         return taken
@@ -446,7 +450,7 @@ class LiveTree:
                 self._gone.add(number)
         for number, extents in rows.extents.items():
             for extent in extents:
-                self._stored_extents[number, extent.offset] = extent
+                self._stored_extents.setdefault(number, {})[extent.offset] = extent
                 self._batch_uses[extent.batch] += extent.length
         if ROOT not in self._nodes:
             _damaged(ROOT, "it is not there")

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
 
-from yester.core.content import HOLE, SPAN_BYTES, Content, unpack_spans
+from yester.core.content import Content, sole_span
 from yester.core.records import ANY_XATTR, NAME_BYTES_MAX, Entry, is_valid_name
 from yester.core.times import parse_time
 from yester.engine.files import FileReader
@@ -503,12 +503,11 @@ class View:
     def read_small(self, node: ArchivedNode) -> bytes | memoryview:
         """All bytes of a file. Quick for one that is a single chunk, as nearly all small ones are."""
         entry = node.entry
-        if entry.level == 0 and len(entry.content) == SPAN_BYTES:
-            [span] = unpack_spans(entry.content)
-            if span.chunk != HOLE:
-                data = self.chunks.read(span.chunk)
-                if len(data) == entry.size == span.length:
-                    return data
+        span = sole_span(entry.level, entry.content)
+        if span is not None:
+            data = self.chunks.read(span.chunk)
+            if len(data) == entry.size == span.length:
+                return data
         return self.read(node, 0, entry.size)
 
     def read_link(self, node: Node) -> bytes | None:
