@@ -50,18 +50,20 @@ class Chunker:
             normalized_chunking=2,
         )
 
-    def cut(self, read: Callable[[int], bytes]) -> Iterator[memoryview]:
+    def cut(self, read: Callable[[int], bytes], *, is_short: bool = False) -> Iterator[memoryview]:
         """Cut a stream into chunks, in order, covering it exactly; an empty stream gives none.
 
         `read(n)` returns 1..n bytes, or none at the end. Each chunk has at most `max_bytes`, and at least `min_bytes`
         unless it is the last. A chunk is a view of memory that stays valid as long as somebody holds the view.
-        O(window) memory: the cuts do not depend on how the stream was read in pieces.
+        O(window) memory: the cuts do not depend on how the stream was read in pieces. With `is_short`, for those who expect to
+        need few chunks, no more is read ahead than the largest chunk.
         """
+        window_bytes = self.params.max_bytes if is_short else self._window_bytes
         buffer = b""
         at_end = False
         while not at_end or buffer:
-            while not at_end and len(buffer) < self._window_bytes:
-                piece = read(self._window_bytes - len(buffer))
+            while not at_end and len(buffer) < window_bytes:
+                piece = read(window_bytes - len(buffer))
                 at_end = not piece
                 buffer = buffer + piece if buffer else piece
             view = memoryview(buffer)

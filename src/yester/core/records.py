@@ -8,6 +8,7 @@ tree that must not be shown, so that one bad entry does not hide its siblings.
 """
 
 import stat
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -120,6 +121,16 @@ class Added(msgspec.Struct, frozen=True, array_like=True):
     """New segments, as stored."""
 
 
+class LiveRoot(msgspec.Struct, frozen=True, array_like=True):
+    """What the snapshot of a live folder knows of its root besides the entry, and the next unused node number (`core.node_table`)."""
+
+    table: bytes
+    subfolders: int
+    node_id: bytes
+    ctime_ns: int
+    next_node: int
+
+
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """A root directory plus who, where and when. Its id is the hash of its encoded record."""
 
@@ -147,6 +158,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     program: str = ""
     is_root_made_up: bool = False
     """Whether `root` is no folder of the host, but holds each of `paths` under its last component."""
+    live: LiveRoot | None = None
+    """Of a version of a live folder: where its node tables begin."""
 
 
 class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):
@@ -266,6 +279,11 @@ def _find_version(record: bytes | memoryview) -> int:
         return _version_decoder.decode(record).version
     except _UNDECODABLE:
         return 0
+
+
+def listed_xattr_names(names: AbstractSet[bytes]) -> tuple[bytes, ...]:
+    """These distinct xattr names as a snapshot lists them."""
+    return tuple(sorted(names)) if len(names) <= XATTR_NAMES_MAX and ANY_XATTR not in names else (ANY_XATTR,)
 
 
 def is_valid_name(name: bytes) -> bool:

@@ -26,16 +26,9 @@ from typing import Protocol, Self
 from yester.core.content import Content
 from yester.core.ids import ChunkId, TreeId
 from yester.core.ignore import RuleStack, split_rules
-from yester.core.records import (
-    ANY_XATTR,
-    RECORD_VERSION,
-    UNTRUSTED,
-    XATTR_NAMES_MAX,
-    Entry,
-    SeenDirectory,
-    Tree,
-)
+from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, listed_xattr_names
 from yester.core.treediff import same_entry
+from yester.engine.owners import OwnerNames
 from yester.engine.source import OPEN_DIRECTORY, FileBytes, Report, SourceReader, make_entry, special_content
 from yester.engine.trees import TreeReader, store_tree
 from yester.errors import CorruptionError, FormatError, NotFoundError
@@ -167,6 +160,7 @@ class SourceScan:
             store_data=lambda data: sink.add(Kind.DATA, data),
             store_list=lambda data: sink.add(Kind.TREE, data),
         )
+        self._owners = OwnerNames()
         self._old_trees = TreeReader(store.reader())
         self._links: dict[tuple[int, int], tuple[os.stat_result, FileBytes]] = {}
         self._counted_links: set[tuple[int, int]] = set()
@@ -186,11 +180,11 @@ class SourceScan:
         """
         is_folder = len(folders) == 1 and folders[0].is_dir() and not folders[0].is_symlink()
         root, xattr_names = self._walk_single(folders[0]) if is_folder else self._walk_several(folders)
-        return Scanned(root, _listed_xattrs(xattr_names), is_root_made_up=not is_folder)
+        return Scanned(root, listed_xattr_names(xattr_names), is_root_made_up=not is_folder)
 
     def user(self, uid: int) -> str:
         """A user's name here, or nothing."""
-        return self._reader.user(uid)
+        return self._owners.user(uid)
 
     def _walk_single(self, folder: Path) -> tuple[Entry, set[bytes]]:
         self._host_prefix = os.fsencode(folder).rstrip(b"/") + b"/"
@@ -410,7 +404,7 @@ class SourceScan:
             for name, (old, _) in directory.old.items():
                 if stat.S_ISDIR(old.mode) and name not in directory.entries:
                     self._sink.after_trees(forget_seen_change(self._source, _join(directory.path, name)))
-            now_seen = SeenDirectory(RECORD_VERSION, tree, tuple(mark for _, mark in entries), _listed_xattrs(names_below))
+            now_seen = SeenDirectory(RECORD_VERSION, tree, tuple(mark for _, mark in entries), listed_xattr_names(names_below))
             self._sink.after_trees(seen_change(self._source, directory.path, now_seen))
         names_below.update(name for name, _ in directory.xattrs)
         return make_entry(directory.name, directory.status, Content(0, tree), xattrs=directory.xattrs)
@@ -458,9 +452,7 @@ class SourceScan:
             child.handle = -1
 
     def _add_tree(self, entries: list[Entry]) -> TreeId:
-        users = {uid: name for uid in sorted({entry.uid for entry in entries}) if (name := self._reader.user(uid))}
-        groups = {gid: name for gid in sorted({entry.gid for entry in entries}) if (name := self._reader.group(gid))}
-        tree = Tree(RECORD_VERSION, users, groups, tuple(entries))
+        tree = self._owners.tree_of(entries)
         return store_tree(tree, self._store.parameters.chunking, lambda record: self._sink.add(Kind.TREE, record))
 
     def _read_rules(self, directory: _Directory) -> RuleStack:
@@ -571,10 +563,6 @@ def _join(path: bytes, name: bytes) -> bytes:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _listed_xattrs(names: set[bytes]) -> tuple[bytes, ...]:
-    return tuple(sorted(names)) if len(names) <= XATTR_NAMES_MAX and ANY_XATTR not in names else (ANY_XATTR,)
 
 
 def _devices_of_our_mounts() -> set[int]:

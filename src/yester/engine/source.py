@@ -6,9 +6,7 @@ renamed or replaced by a symlink during a backup cannot lead it astray. Special 
 """
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Callable
 from typing import NamedTuple
@@ -60,8 +58,6 @@ class SourceReader:
         self._store_list = store_list
         self._without_xattrs: set[int] = set()
         self._may_keep_atime = True
-        self._users: dict[int, str] = {}
-        self._groups: dict[int, str] = {}
 
     def read_file(self, directory: int, name: bytes, status: os.stat_result, report: Report) -> ReadFile:
         """Read a regular file that had this status a moment ago; once more if it changed since or while being read.
@@ -113,24 +109,6 @@ class SourceReader:
                 if error.errno not in _NO_XATTRS:
                     report(f"its attribute {name} cannot be read, and is left out: {error.strerror}")
         return tuple(sorted(found))
-
-    def user(self, uid: int) -> str:
-        """The user's name here, or nothing."""
-        if uid not in self._users:
-            try:
-                self._users[uid] = pwd.getpwuid(uid).pw_name
-            except KeyError:
-                self._users[uid] = ""
-        return self._users[uid]
-
-    def group(self, gid: int) -> str:
-        """The group's name here, or nothing."""
-        if gid not in self._groups:
-            try:
-                self._groups[gid] = grp.getgrgid(gid).gr_name
-            except KeyError:
-                self._groups[gid] = ""
-        return self._groups[gid]
 
     def _open(self, directory: int, name: bytes) -> int:
         # Reading must not change the access time, where we are allowed to ask for that (owner or root).

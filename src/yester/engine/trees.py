@@ -41,8 +41,13 @@ def store_tree(tree: Tree, params: ChunkParams, store: Callable[[bytes | memoryv
             f"a folder of {len(tree.entries)} names, from {first!r} to {last!r}, is larger than a store can hold; nothing was published"
         )
         raise LimitError(message, hint="divide it into several folders, or leave it out with --exclude")
+    return TreeId(store_record(record, params, store))
+
+
+def store_record(record: bytes, params: ChunkParams, store: Callable[[bytes | memoryview], ChunkId]) -> ChunkId:
+    """Store the record of a folder, a tree or a node table, in parts if it is larger than a chunk, and return its id."""
     if len(record) <= params.max_bytes:
-        return TreeId(store(record))
+        return store(record)
     builder = ContentBuilder(store)
     position = 0
 
@@ -55,11 +60,11 @@ def store_tree(tree: Tree, params: ChunkParams, store: Callable[[bytes | memoryv
     for chunk in Chunker(params).cut(read):
         builder.add(store(chunk), len(chunk))
     content = builder.finish()
-    return TreeId(store(LIST_MAGIC + bytes([content.level]) + content.spans))
+    return store(LIST_MAGIC + bytes([content.level]) + content.spans)
 
 
-def read_tree_record(chunks: ChunkSource, tree: TreeId) -> bytes:
-    """The encoded tree of an id, put together if it is stored in parts.
+def read_tree_record(chunks: ChunkSource, tree: ChunkId) -> bytes:
+    """The encoded tree (or node table) of an id, put together if it is stored in parts.
 
     Raises:
         CorruptionError: it, or a part of it, is missing or damaged.
