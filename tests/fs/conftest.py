@@ -210,7 +210,6 @@ def kernel(view: View) -> Kernel:
 @pytest.fixture
 def mine(tmp_path: Path) -> Iterator[LiveSandbox]:
     """A live folder with nothing in it."""
-    (tmp_path / "live").mkdir()
     folder = LiveSandbox(tmp_path / "live")
     yield folder
     folder.close()

@@ -3,44 +3,62 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from yester.core.content import Content
-from yester.fs.live import ROOT, LiveNode, LiveTree, NewNode, empty_root, random_node_id
+from yester.core.chunking import ChunkParams
+from yester.engine.live_base import BaseReader
+from yester.engine.live_version import Cut, StoredVersion, snapshot_of, store_version
+from yester.fs.live import LiveTree
+from yester.fs.live_nodes import ROOT, LiveNode, NewNode, new_root, random_node_id
 from yester.store.live import LiveChange, LiveFolders
-from yester.store.lmdb import Environment
+from yester.store.store import Store, StoredSnapshot
 
 NAME = "mine"
-
-
-def no_base(_content: Content, _offset: int, _count: int) -> bytes:
-    """There is none."""
-    raise AssertionError
+SMALL_CHUNKS = ChunkParams(min_bytes=64, avg_bytes=256, max_bytes=1024)
 
 
 class LiveSandbox:
     """A live folder in a store."""
 
     def __init__(self, path: Path) -> None:
-        self.environment = Environment(path, create=True)
-        self.folders = LiveFolders(self.environment)
+        self.store = Store.create(path, chunking=SMALL_CHUNKS)
+        self.folders = LiveFolders(self.store.environment)
         self.clock_ns = 1000
-        if not self.folders.names():
-            head = self.folders.create(NAME, b"", next_node=2)
-            root = empty_root(head, node_id=random_node_id(), mode=0o755, uid=os.geteuid(), gid=os.getegid(), now_ns=0)
-            self.folders.apply(NAME, root)
+        root = new_root(mode=0o755, uid=os.geteuid(), gid=os.getegid(), now_ns=0, node_id=random_node_id())
+        self.folders.create(NAME, next_node=2, nodes=root)
         self.load()
 
     def load(self) -> None:
         """Begin anew with what is in the store."""
         rows = self.folders.load(NAME)
+        self.head = rows.head
         self.tree = LiveTree(
             rows,
+            BaseReader(self.store.reader()),
             read_committed=lambda extent: self.folders.read(rows.head, extent),
-            read_base=no_base,
             now_ns=self.now_ns,
             new_id=random_node_id,
         )
+
+    def publish(self) -> StoredSnapshot | None:
+        """Make a version; None if nothing changed."""
+        cut = self.tree.begin_version()
+        if cut is None:
+            return None
+        self.commit()
+        self.finish(cut, self.store_version(cut))
+        return self.store.latest_snapshot(f"live/{NAME}")
+
+    def store_version(self, cut: Cut) -> StoredVersion:
+        """Store what a version consists of."""
+        return store_version(self.store, cut, lambda extent: self.folders.read(self.head, extent))
+
+    def finish(self, cut: Cut, version: StoredVersion) -> None:
+        """Publish what was stored."""
+        snapshot = snapshot_of(version, source=f"live/{NAME}", message="", cut_ns=self.now_ns())
+        self.tree.finish_version(cut, version, snapshot)
+        self.commit()
 
     def now_ns(self) -> int:
         """A clock that never stands still."""
@@ -55,22 +73,27 @@ class LiveSandbox:
             self.tree.committed(change)
         return change
 
-    def describe(self) -> dict[bytes, tuple[object, ...]]:
-        """Everything about every path."""
-        found: dict[bytes, tuple[object, ...]] = {}
+    def walk(self) -> Iterator[tuple[bytes, LiveNode]]:
+        """Every path and its node, but for the trash."""
         waiting: list[tuple[bytes, LiveNode]] = [(b"", self.tree.node(ROOT))]
         while waiting:
             path, node = waiting.pop()
+            yield path, node
+            if node.is_folder:
+                waiting += [(path + b"/" + name, child) for name, child in self.tree.list(node.number) if not name.startswith(b".Trash")]
+
+    def describe(self) -> dict[bytes, tuple[object, ...]]:
+        """Everything about every path."""
+        found: dict[bytes, tuple[object, ...]] = {}
+        for path, node in self.walk():
             data = self.tree.read(node.number, 0, node.size) if stat.S_ISREG(node.mode) else node.target
             times = node.atime_ns, node.mtime_ns, node.ctime_ns
             found[path] = node.number, node.node_id, node.mode, node.uid, node.gid, node.nlink, node.rdev, times, node.xattrs.copy(), data
-            if node.is_folder:
-                waiting += [(path + b"/" + name, child) for name, child in self.tree.list(node.number)]
         return found
 
     def close(self) -> None:
         """End all use."""
-        self.environment.close()
+        self.store.close()
 
 
 def new_file(folder: LiveSandbox, name: bytes, data: bytes = b"", parent: int = ROOT) -> LiveNode:

@@ -14,7 +14,7 @@ from tests.fs.live_folder import NAME, LiveSandbox, new_file
 from yester.errors import StoreAccessError, StoreFullError, YesterError
 from yester.fs import journal as journal_module
 from yester.fs.journal import Journal
-from yester.fs.live import ROOT, NewNode
+from yester.fs.live_nodes import ROOT, NewNode
 from yester.store.live import LiveChange
 
 FOR_EVER_S = 1000.0

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pytest
@@ -19,9 +19,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.fs.live_folder import NAME, LiveSandbox, new_file
+from yester.core.records import Entry
+from yester.engine.files import FileReader
+from yester.engine.trees import TreeReader
 from yester.errors import CorruptionError
-from yester.fs.live import ROOT, NewNode, NodeNumber, Replacing
+from yester.fs import live_inodes
+from yester.fs.live_nodes import ROOT, NewNode, NodeNumber, Replacing
 from yester.store.live import LiveChange
+from yester.store.store import Store
+
+if TYPE_CHECKING:
+    from yester.engine.live_version import Cut
 
 Result = TypeVar("Result")
 _FLAGS = {Replacing.ALLOWED: 0, Replacing.FORBIDDEN: 1, Replacing.EXCHANGE: 2}  # RENAME_NOREPLACE, RENAME_EXCHANGE
@@ -36,6 +44,45 @@ def outcome(call: Callable[[], Result]) -> tuple[Result | None, int]:
         return None, error.errno or -1
 
 
+Shape = tuple[int, int, object, int, int, bytes, tuple[tuple[bytes, bytes], ...]]
+"""Mode, what tells hard links apart, owner and times, names, size, content, attributes."""
+
+
+def snapshot_shapes(mine: LiveSandbox) -> dict[bytes, Shape]:
+    """Everything that a version of the folder, as it is now, must hold."""
+    return {
+        path: (
+            found.mode,
+            found.number if found.nlink > 1 and not found.is_folder else 0,
+            (found.uid, found.gid, found.mtime_ns, found.atime_ns),
+            1 if found.is_folder else found.nlink,
+            0 if found.is_folder else found.size,
+            mine.tree.read(found.number, 0, found.size) if stat.S_ISREG(found.mode) else found.target,
+            tuple(sorted(found.xattrs.items())),
+        )
+        for path, found in mine.walk()
+    }
+
+
+def stored_shapes(store: Store, root: Entry) -> dict[bytes, Shape]:
+    """The same of a snapshot."""
+    chunks = store.reader()
+    trees = TreeReader(chunks)
+    found: dict[bytes, Shape] = {}
+    waiting = [(b"", root)]
+    while waiting:
+        path, entry = waiting.pop()
+        data = b"" if stat.S_ISDIR(entry.mode) else entry.content
+        if stat.S_ISREG(entry.mode):
+            data = bytes(FileReader(chunks, entry.file_content, entry.size).read(0, entry.size))
+        rare = entry.rare
+        owner = entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns
+        found[path] = entry.mode, rare.link[1], owner, rare.nlink, entry.size, data, rare.xattrs
+        if stat.S_ISDIR(entry.mode):
+            waiting += [(path + b"/" + child.name, child) for child in trees.read(entry.tree).entries]
+    return found
+
+
 PATHS = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=3).map(b"/".join)
 OFFSETS = st.integers(0, 300)
 
@@ -46,11 +93,12 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="yester-live-"))
-        (self.place / "store").mkdir()
         self.host = os.fsencode(self.place / "host")
         os.mkdir(self.host, 0o755)
         self.mine = LiveSandbox(self.place / "store")
+        self.idle_nodes_max, live_inodes.IDLE_NODES_MAX = live_inodes.IDLE_NODES_MAX, 8
         self.handles: list[tuple[NodeNumber, int]] = []
+        self.begun: tuple[Cut, dict[bytes, Shape]] | None = None
         self.umask = os.umask(0)
 
     def teardown(self) -> None:
@@ -58,6 +106,7 @@ class Machine(RuleBasedStateMachine):
             for _, file in self.handles:
                 os.close(file)
             self.mine.close()
+            live_inodes.IDLE_NODES_MAX = self.idle_nodes_max
             os.umask(self.umask)
             shutil.rmtree(self.place)
 
@@ -155,7 +204,7 @@ class Machine(RuleBasedStateMachine):
         if not os.path.isfile(self.host + b"/" + path) or len(self.handles) > 4:
             return
         opened = self.both(
-            lambda parent, name: self.mine.tree.open(self.mine.tree.lookup(parent, name).number).number,
+            lambda parent, name: self.mine.tree.keep(self.mine.tree.lookup(parent, name).number).number,
             lambda host: os.open(host, os.O_RDWR | os.O_NOFOLLOW),
             path,
         )
@@ -186,7 +235,7 @@ class Machine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 4))
     def release(self, which: int) -> None:
         number, file = self.handles.pop(which % len(self.handles))
-        self.mine.tree.release(number)
+        self.mine.tree.let_go(number)
         os.close(file)
 
     @rule()
@@ -197,12 +246,61 @@ class Machine(RuleBasedStateMachine):
         used = {extent.batch for extents in rows.extents.values() for extent in extents}
         assert set(rows.batch_bytes) - used <= {rows.head.next_batch - 1}, "a batch goes with the last that names it, at the next commit"
 
+    @rule()
+    def begin_version(self) -> None:
+        if self.begun is None and (cut := self.mine.tree.begin_version()) is not None:
+            self.mine.commit()
+            self.begun = cut, snapshot_shapes(self.mine)
+
+    @precondition(lambda self: self.begun is not None)
+    @rule()
+    def finish_version(self) -> None:
+        assert self.begun is not None
+        (cut, shapes), self.begun = self.begun, None
+        self.mine.finish(cut, self.mine.store_version(cut))
+        stored = self.mine.store.latest_snapshot(f"live/{NAME}")
+        assert stored is not None
+        assert stored_shapes(self.mine.store, stored.snapshot.root) == shapes
+        files = [shape for path, shape in shapes.items() if stat.S_ISREG(shape[0])]
+        sizes = {shape[1]: shape[4] for shape in files if shape[3] > 1}
+        totals = stored.snapshot.totals
+        assert totals.files == len(files)
+        assert totals.directories == sum(stat.S_ISDIR(shape[0]) for shape in shapes.values()) - 1
+        assert totals.size_bytes == sum(sizes.values()) + sum(shape[4] for shape in files if shape[3] == 1)
+
+    @precondition(lambda self: self.begun is not None)
+    @rule()
+    def abandon_version(self) -> None:
+        assert self.begun is not None
+        self.mine.tree.abandon_version()
+        self.begun = None
+
+    @precondition(lambda self: not self.handles)
+    @rule()
+    def publish_and_nothing_is_left_but_what_must_be(self) -> None:
+        if self.begun is not None:
+            self.abandon_version()
+        self.mine.publish()
+        tree = self.mine.tree
+        assert tree.unpublished_nodes == 0
+        linked = [tree.node(number) for number in tree._inodes.rows if len(tree.node(number).links) > 1]
+        must = {ROOT, *(node.number for node in linked)}
+        for node in linked:
+            for parent, _ in node.links:
+                must |= {parent, *tree._inodes.ancestors(parent)}
+        assert tree._inodes.rows == must
+        rows = self.mine.folders.load(NAME)
+        assert set(rows.nodes) == must
+        assert (rows.names, rows.extents) == ({}, {})
+        self.mine.commit()
+
     @precondition(lambda self: not self.handles)
     @rule()
     def restart(self) -> None:
         self.mine.commit()
         before = self.mine.describe()
         self.mine.load()
+        self.begun = None
         assert self.mine.describe() == before
 
     @rule()
@@ -210,7 +308,7 @@ class Machine(RuleBasedStateMachine):
         """What a crash leaves right after a commit is what is there, but for files without a name."""
         self.mine.commit()
         crashed = LiveSandbox.__new__(LiveSandbox)
-        crashed.environment, crashed.folders, crashed.clock_ns = self.mine.environment, self.mine.folders, 0
+        crashed.store, crashed.folders, crashed.clock_ns = self.mine.store, self.mine.folders, 0
         crashed.load()
         assert crashed.describe() == self.mine.describe()
 
@@ -278,8 +376,8 @@ def test_a_crash_leaves_the_folder_as_it_was_at_the_last_commit(mine: LiveSandbo
 
 def _do_something(mine: LiveSandbox, rng: random.Random) -> None:
     tree = mine.tree
-    folders = [node for node in tree._nodes.values() if node.is_folder]
-    files = [node for node in tree._nodes.values() if stat.S_ISREG(node.mode)]
+    folders = [node for node in tree._inodes.loaded.values() if node.is_folder]
+    files = [node for node in tree._inodes.loaded.values() if stat.S_ISREG(node.mode)]
     folder, other = (rng.choice(folders).number for _ in range(2))
     name, new_name = (rng.choice([b"a", b"b", b"c", b"d"]) for _ in range(2))
     kind = rng.choice([stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO])
@@ -295,7 +393,7 @@ def _do_something(mine: LiveSandbox, rng: random.Random) -> None:
             lambda: tree.write(file, rng.randrange(200), rng.randbytes(rng.randrange(1, 100))),
             lambda: tree.truncate(file, rng.randrange(250)),
             lambda: tree.link(file, folder, name),
-            lambda: tree.open(file),
+            lambda: tree.keep(file),
             lambda: tree.set_xattr(file, b"user.a", rng.randbytes(3)),
         ]
     with suppress(OSError):
@@ -402,14 +500,14 @@ def test_a_folder_is_not_replaced_by_what_is_in_it(mine: LiveSandbox) -> None:
 def test_a_removed_folder_that_is_still_open_takes_nothing_in(mine: LiveSandbox) -> None:
     folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
     file = new_file(mine, b"file")
-    mine.tree.open(folder.number)
+    mine.tree.keep(folder.number)
     mine.tree.rmdir(ROOT, b"d")
-    assert (folder.nlink, mine.tree.list(folder.number)) == (0, [])
+    assert (folder.nlink, mine.tree.names(folder.number)) == (0, [])
     assert failure(mine.tree.create, folder.number, b"x", NewNode(stat.S_IFREG, 0, 0)) == errno.ENOENT
     assert failure(mine.tree.link, file.number, folder.number, b"x") == errno.ENOENT
     assert failure(mine.tree.rename, ROOT, b"file", folder.number, b"x") == errno.ENOENT
     assert mine.tree.parent(folder.number).number == ROOT
-    mine.tree.release(folder.number)
+    mine.tree.let_go(folder.number)
     assert failure(mine.tree.node, folder.number) == errno.ESTALE
 
 
@@ -417,7 +515,7 @@ def test_much_that_is_written_before_a_commit_is_one_batch(mine: LiveSandbox) ->
     files = [new_file(mine, b"%d" % number, b"%d" % number * 100) for number in range(50)]
     change = mine.commit()
     assert change is not None
-    assert change.batch is not None
+    assert len(change.batches) == 1
     assert len(mine.folders.load(NAME).batch_bytes) == 1
     for number, file in enumerate(files):
         assert mine.tree.read(file.number, 0, 1000) == b"%d" % number * 100

@@ -43,7 +43,7 @@ def changes(draw: st.DrawFn) -> list[LiveChange]:
         data = draw(st.binary(min_size=20, max_size=40))
         found.append(
             LiveChange(
-                LiveHead(LIVE_VERSION, 1, draw(NODES), batch + 1, draw(st.binary(max_size=9))),
+                LiveHead(LIVE_VERSION, 1, draw(NODES), batch + 1),
                 nodes={node: draw(st.none() | st.binary(max_size=50)) for node in draw(st.sets(st.sampled_from(nodes)))},
                 names={name: draw(st.none() | st.just(REMOVED) | NODES) for name in draw(st.sets(st.sampled_from(names)))},
                 extents={
@@ -51,7 +51,7 @@ def changes(draw: st.DrawFn) -> list[LiveChange]:
                     for node in draw(st.sets(st.sampled_from(nodes)))
                     for offset in draw(st.sets(st.sampled_from([0, 10, 2**63])))
                 },
-                batch=(batch, data),
+                batches={batch: data},
             )
         )
     return found
@@ -67,8 +67,8 @@ def test_what_was_changed_is_there_and_nothing_else(tmp_path: Path, made: list[L
     extents: dict[tuple[int, int], Extent] = {}
     with Environment(path, create=True) as environment:
         folders = LiveFolders(environment)
-        assert folders.create("mine", b"base", next_node=2) == LiveHead(LIVE_VERSION, 1, 2, 1, b"base")
-        folders.create("other", b"", next_node=7)
+        assert folders.create("mine", next_node=2, nodes={}) == LiveHead(LIVE_VERSION, 1, 2, 1)
+        folders.create("other", next_node=7, nodes={})
         other = rows_of(environment, "other")
         for change in made:
             folders.apply("mine", change)
@@ -82,7 +82,7 @@ def test_what_was_changed_is_there_and_nothing_else(tmp_path: Path, made: list[L
         for found in rows.extents.values():
             assert found == sorted(found)
             for extent in found:
-                data = next(change.batch[1] for change in made if change.batch and change.batch[0] == extent.batch)
+                data = next(change.batches[extent.batch] for change in made if extent.batch in change.batches)
                 assert LiveFolders(environment).read(rows.head, extent) == data[10:20]
         assert rows_of(environment, "other") == other
         LiveFolders(environment).remove("mine")
@@ -93,9 +93,9 @@ def test_what_was_changed_is_there_and_nothing_else(tmp_path: Path, made: list[L
 
 def test_a_change_is_made_whole_or_not_at_all(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = LiveFolders(environment)
-    head = folders.create("mine", b"", next_node=2)
+    head = folders.create("mine", next_node=2, nodes={})
     before = rows_of(environment, "mine")
-    bad = LiveChange(head, nodes={2: b"row"}, names={(2, b"x" * 600): 3}, batch=(1, b"1"))  # a key too long for LMDB
+    bad = LiveChange(head, nodes={2: b"row"}, names={(2, b"x" * 600): 3}, batches={1: b"1"})  # a key too long for LMDB
     with pytest.raises(Exception, match="MDB_BAD_VALSIZE"):
         folders.apply("mine", bad)
     assert rows_of(environment, "mine") == before
@@ -103,27 +103,27 @@ def test_a_change_is_made_whole_or_not_at_all(environment: Environment, monkeypa
 
 def test_a_folder_has_one_name_and_a_number_for_itself(environment: Environment) -> None:
     folders = LiveFolders(environment)
-    numbers = [folders.create(name, b"", next_node=2).number for name in ("a", "b", "c")]
+    numbers = [folders.create(name, next_node=2, nodes={}).number for name in ("a", "b", "c")]
     assert numbers == [1, 2, 3]
     with pytest.raises(ConflictError):
-        folders.create("b", b"", next_node=2)
+        folders.create("b", next_node=2, nodes={})
     head = folders.load("b").head
     folders.remove("b")
     assert folders.names() == ["a", "c"]
     for call in (lambda: folders.load("b"), lambda: folders.remove("b"), lambda: folders.apply("b", LiveChange(head))):
         with pytest.raises(NotFoundError):
             call()
-    assert folders.create("b", b"", next_node=2).number == 4
+    assert folders.create("b", next_node=2, nodes={}).number == 4
     with pytest.raises(NotFoundError, match="removed meanwhile"):
         folders.apply("b", LiveChange(head))
 
 
 def test_batches_that_nothing_names_are_dropped_with_what_did(environment: Environment) -> None:
     folders = LiveFolders(environment)
-    head = folders.create("mine", b"", next_node=2)
-    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 5, 1, 0)}, batch=(1, b"first")))
+    head = folders.create("mine", next_node=2, nodes={})
+    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 5, 1, 0)}, batches={1: b"first"}))
     assert folders.load("mine").batch_bytes == {1: 5}
-    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 6, 2, 0)}, batch=(2, b"second"), dropped_batches=(1,)))
+    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 6, 2, 0)}, batches={2: b"second"}, dropped_batches=(1,)))
     rows = folders.load("mine")
     assert rows.batch_bytes == {2: 6}
     assert folders.read(head, rows.extents[2][0]) == b"second"
@@ -140,24 +140,24 @@ def test_batches_that_nothing_names_are_dropped_with_what_did(environment: Envir
 )
 def test_an_extent_that_cannot_be_is_damage(environment: Environment, key: tuple[int, int], value: tuple[int, int, int]) -> None:
     folders = LiveFolders(environment)
-    head = folders.create("mine", b"", next_node=2)
-    folders.apply("mine", LiveChange(head, extents={key: Extent(key[1], *value)}, batch=(1, b"first")))
+    head = folders.create("mine", next_node=2, nodes={})
+    folders.apply("mine", LiveChange(head, extents={key: Extent(key[1], *value)}, batches={1: b"first"}))
     with pytest.raises(CorruptionError, match="cannot be"):
         folders.load("mine")
 
 
 def test_extents_that_overlap_are_damage(environment: Environment) -> None:
     folders = LiveFolders(environment)
-    head = folders.create("mine", b"", next_node=2)
+    head = folders.create("mine", next_node=2, nodes={})
     extents = {(2, 0): Extent(0, 3, 1, 0), (2, 2): Extent(2, 3, 1, 0)}
-    folders.apply("mine", LiveChange(head, extents=extents, batch=(1, b"first")))
+    folders.apply("mine", LiveChange(head, extents=extents, batches={1: b"first"}))
     with pytest.raises(CorruptionError, match="at offset 2 cannot be"):
         folders.load("mine")
 
 
 def test_rows_and_heads_that_are_none_are_damage(environment: Environment) -> None:
     folders = LiveFolders(environment)
-    head = folders.create("mine", b"", next_node=2)
+    head = folders.create("mine", next_node=2, nodes={})
     prefix = b"\0\0\0\1"
     for table, key, value in (
         (Table.LIVE_NODES, prefix + b"short", b""),
@@ -186,4 +186,4 @@ def test_a_store_from_before_live_folders_gets_their_tables(tmp_path: Path) -> N
         assert environment.get(Table.META, b"format") is None
     with Environment(tmp_path) as environment:
         assert LiveFolders(environment).names() == []
-        LiveFolders(environment).create("mine", b"", next_node=2)
+        LiveFolders(environment).create("mine", next_node=2, nodes={})

@@ -61,7 +61,10 @@ class ExtentMap:
         assert 0 <= base_bytes <= size
         self.size = size
         self.base_bytes = base_bytes
+        self.was_shortened = False
+        """Whether it was cut short since a version was begun that it is in."""
         self._extents = sorted(extents)
+        self._written = sum(extent.length for extent in self._extents)
         self._changes: dict[int, Extent | None] = {}
 
     def __bool__(self) -> bool:
@@ -69,6 +72,11 @@ class ExtentMap:
 
     def __len__(self) -> int:
         return len(self._extents)
+
+    @property
+    def written_bytes(self) -> int:
+        """How many bytes are in extents."""
+        return self._written
 
     def extents(self) -> tuple[Extent, ...]:
         """All of them, in order."""
@@ -85,6 +93,7 @@ class ExtentMap:
             del self._extents[at]
             new = Extent(before.offset, before.length + length, batch, before.position)
         self._extents.insert(at, new)
+        self._written += length
         self._changes[new.offset] = new
         self.size = max(self.size, offset + length)
 
@@ -92,6 +101,7 @@ class ExtentMap:
         """The file has this size now; what is new of it is zeros."""
         if size < self.size:
             self._clear(size, self.size)
+            self.was_shortened = True
             self.base_bytes = min(self.base_bytes, size)
         self.size = size
 
@@ -115,12 +125,13 @@ class ExtentMap:
     def rebase(self, base_bytes: int, *, last_batch: int) -> None:
         """The file has a new base of so many bytes, which holds all that batches up to `last_batch` said of it.
 
-        Only for a file that was not cut short since then.
+        Only for a file that was not cut short since then (`was_shortened`).
         """
         for extent in self._extents:
             if extent.batch <= last_batch:
                 self._changes[extent.offset] = None
         self._extents = [extent for extent in self._extents if extent.batch > last_batch]
+        self._written = sum(extent.length for extent in self._extents)
         self.base_bytes = base_bytes
         assert base_bytes <= self.size
 
@@ -138,12 +149,14 @@ class ExtentMap:
         kept = []
         for extent in self._extents[first:last]:
             self._changes[extent.offset] = None
+            self._written -= extent.length
             if extent.offset < start:
                 kept.append(extent.part(extent.offset, start))
             if extent.end > end:
                 kept.append(extent.part(end, extent.end))
         for extent in kept:
             self._changes[extent.offset] = extent
+            self._written += extent.length
         self._extents[first:last] = kept
         return first + (bool(kept) and kept[0].offset < start)
 

@@ -3,7 +3,7 @@
 
 Files rows of changed nodes, changed names, extents, and batches of written bytes under the folder's number, and applies what
 changed in one transaction, so that whatever instant the process or the power ends at, the tables are the folder as it was
-after some operation. Does not know what a node's row or a head's base says.
+after some operation. Does not know what a node's row says.
 
 Threads: reading on any; changes of one folder are applied by one thread at a time, in order.
 """
@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from yester.core.extents import Extent
+from yester.core.records import Snapshot
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.store import StoredSnapshot, put_snapshot
 
 LIVE_VERSION = 1
 REMOVED = 0
@@ -27,13 +29,12 @@ _FOLDERS_MAX = 2**32 - 1
 
 
 class LiveHead(msgspec.Struct, frozen=True, array_like=True):
-    """A live folder: its number, the next unused numbers in it, and `base`, what it was in its last version."""
+    """A live folder: its number, and the next unused numbers in it."""
 
     version: int
     number: int
     next_node: int
     next_batch: int
-    base: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,17 @@ class LiveChange:
     """What one commit changes in a folder. None takes a row away.
 
     `names` leads from a folder's node number and a name to a node number, or `REMOVED`; `extents` from a node number and an
-    offset. `batch` is the number and the bytes of a new batch, `dropped_batches` are those that no extent will name.
+    offset. `batches` are new batches by number, `dropped_batches` are those that no extent will name. `snapshot` is published
+    with all this.
     """
 
     head: LiveHead
     nodes: Mapping[int, bytes | None] = field(default_factory=dict)
     names: Mapping[tuple[int, bytes], int | None] = field(default_factory=dict)
     extents: Mapping[tuple[int, int], Extent | None] = field(default_factory=dict)
-    batch: tuple[int, bytes | bytearray] | None = None
+    batches: Mapping[int, bytes | bytearray] = field(default_factory=dict)
     dropped_batches: tuple[int, ...] = ()
+    snapshot: Snapshot | None = None
 
 
 @dataclass(slots=True)
@@ -76,8 +79,8 @@ class LiveFolders:
         with self._environment.read() as view:
             return [name.decode("utf-8", "surrogateescape") for name, _ in view.iterate(Table.LIVE_FOLDERS)]
 
-    def create(self, name: str, base: bytes, *, next_node: int) -> LiveHead:
-        """Make a folder without changes; durable on return.
+    def create(self, name: str, *, next_node: int, nodes: Mapping[int, bytes]) -> LiveHead:
+        """Make a folder of these nodes, the root at least; durable on return.
 
         Raises:
             ConflictError: there is one of that name.
@@ -89,8 +92,9 @@ class LiveFolders:
                 message = f"there is a live folder {name!r} already; nothing was changed"
                 raise ConflictError(message, hint="choose another name")
             taken = {_decode_head(name, value).number for name, value in transaction.iterate(Table.LIVE_FOLDERS)}
-            head = LiveHead(LIVE_VERSION, max(taken, default=0) + 1, next_node, 1, base)
+            head = LiveHead(LIVE_VERSION, max(taken, default=0) + 1, next_node, 1)
             assert head.number <= _FOLDERS_MAX
+            _apply_rows(transaction, LiveChange(head, nodes))
             transaction.put(Table.LIVE_FOLDERS, key, msgspec.msgpack.encode(head))
             return head
 
@@ -109,23 +113,24 @@ class LiveFolders:
                 raise NotFoundError(message)
             return _load_rows(view, _decode_head(_name_key(name), value))
 
-    def apply(self, name: str, change: LiveChange) -> None:
-        """Make a change; durable on return, and whole or not at all.
+    def apply(self, name: str, change: LiveChange) -> StoredSnapshot | None:
+        """Make a change; durable on return, and whole or not at all. Returns the snapshot, if one was published.
 
         Raises:
             StoreFullError: the disk is full; nothing was changed. NotFoundError: the folder is not there any more.
         """
         key = _name_key(name)
 
-        def apply(transaction: WriteTransaction) -> None:
+        def apply(transaction: WriteTransaction) -> StoredSnapshot | None:
             value = transaction.get(Table.LIVE_FOLDERS, key)
             if value is None or _decode_head(key, value).number != change.head.number:
                 message = f"the live folder {name!r} was removed meanwhile; nothing was changed"
                 raise NotFoundError(message)
             _apply_rows(transaction, change)
             transaction.put(Table.LIVE_FOLDERS, key, msgspec.msgpack.encode(change.head))
+            return put_snapshot(transaction, change.snapshot) if change.snapshot is not None else None
 
-        self._environment.write(apply)
+        return self._environment.write(apply)
 
     def read(self, head: LiveHead, extent: Extent) -> bytes:
         """The bytes of an extent that is committed. About 5 µs and a copy.
@@ -202,8 +207,7 @@ def _apply_rows(transaction: WriteTransaction, change: LiveChange) -> None:
     for (parent, name), number_or_none in change.names.items():
         value = None if number_or_none is None else number_or_none.to_bytes(_NUMBER_BYTES, "big")
         _put(transaction, Table.LIVE_NAMES, _row_key(folder, parent) + name, value)
-    if change.batch is not None:
-        batch, data = change.batch
+    for batch, data in change.batches.items():
         transaction.put(Table.LIVE_BATCHES, _row_key(folder, batch), bytes(data))
     for (node, offset), extent in change.extents.items():
         value = None if extent is None else b"".join(part.to_bytes(_NUMBER_BYTES, "big") for part in extent[1:])

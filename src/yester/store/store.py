@@ -205,33 +205,7 @@ class Store:
         Raises:
             CorruptionError: its root tree is not in the store; nothing was published.
         """
-
-        def apply(transaction: WriteTransaction) -> StoredSnapshot:
-            if transaction.get(Table.CHUNKS, snapshot.root.content) is None:
-                message = f"the root folder of the new snapshot of {snapshot.source} is not in the store; nothing was published"
-                raise CorruptionError(message)
-            prefix = _source_prefix(snapshot.source)
-            base = snapshot_name(snapshot.time_ns)
-            second = snapshot.time_ns - snapshot.time_ns % 10**9
-            later = transaction.iterate_from(Table.SNAPSHOTS, prefix + _time_key(second))
-            of_that_second = takewhile(lambda item: prefix <= item[0] < prefix + _time_key(second + 10**9), later)
-            taken = {found.snapshot.name for found in _readable(of_that_second)}
-            name, number = base, 1
-            while name in taken:
-                number += 1
-                name = f"{base}-{number}"
-            time_ns = snapshot.time_ns
-            while transaction.get(Table.SNAPSHOTS, prefix + _time_key(time_ns)) is not None:
-                time_ns += 1
-            named = msgspec.structs.replace(snapshot, name=name, time_ns=time_ns)
-            id_, encoded = encode_snapshot(named)
-            key = prefix + _time_key(time_ns)
-            transaction.put(Table.SNAPSHOTS, key, encoded)
-            transaction.put(Table.SNAPSHOT_IDS, id_, key)
-            transaction.put(Table.META, _GENERATION_KEY, (_generation(transaction) + 1).to_bytes(8, "little"))
-            return StoredSnapshot(id_, named)
-
-        return self.environment.write(apply)
+        return self.environment.write(lambda transaction: put_snapshot(transaction, snapshot))
 
     def sources(self) -> list[str]:
         """Names of all sources that have a snapshot, sorted. One seek a source."""
@@ -304,6 +278,33 @@ class Store:
     def last_transaction(self) -> int:
         """Changes whenever anything in the store does."""
         return self.environment.last_transaction()
+
+
+def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSnapshot:
+    """Publish a snapshot in a transaction that does more than that; see `Store.add_snapshot`."""
+    if transaction.get(Table.CHUNKS, snapshot.root.content) is None:
+        message = f"the root folder of the new snapshot of {snapshot.source} is not in the store; nothing was published"
+        raise CorruptionError(message)
+    prefix = _source_prefix(snapshot.source)
+    base = snapshot_name(snapshot.time_ns)
+    second = snapshot.time_ns - snapshot.time_ns % 10**9
+    later = transaction.iterate_from(Table.SNAPSHOTS, prefix + _time_key(second))
+    of_that_second = takewhile(lambda item: prefix <= item[0] < prefix + _time_key(second + 10**9), later)
+    taken = {found.snapshot.name for found in _readable(of_that_second)}
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = f"{base}-{number}"
+    time_ns = snapshot.time_ns
+    while transaction.get(Table.SNAPSHOTS, prefix + _time_key(time_ns)) is not None:
+        time_ns += 1
+    named = msgspec.structs.replace(snapshot, name=name, time_ns=time_ns)
+    id_, encoded = encode_snapshot(named)
+    key = prefix + _time_key(time_ns)
+    transaction.put(Table.SNAPSHOTS, key, encoded)
+    transaction.put(Table.SNAPSHOT_IDS, id_, key)
+    transaction.put(Table.META, _GENERATION_KEY, (_generation(transaction) + 1).to_bytes(8, "little"))
+    return StoredSnapshot(id_, named)
 
 
 def seen_change(source: str, path: bytes, seen: SeenDirectory) -> Callable[[WriteTransaction], None]:

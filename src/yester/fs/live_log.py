@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""What of a live folder was changed and is not committed yet (docs/adr/0007).
+
+Takes note of rows that changed, keeps written bytes until they are in the store, and gives all of it as one `LiveChange`. Batches
+that no file consists of any more are dropped, but for those that a version being made still reads.
+
+Threads: as the tree it belongs to.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from yester.core.extents import Extent
+from yester.core.records import Snapshot
+from yester.fs.live_nodes import LiveNode, encode_row
+from yester.store.live import LiveChange, LiveRows
+
+
+class ChangeLog:
+    """Everything since the last `take`."""
+
+    def __init__(self, rows: LiveRows, read_committed: Callable[[Extent], bytes]) -> None:
+        self._head = rows.head
+        self._read_committed = read_committed
+        self._dirty: set[int] = set()
+        self._gone: set[int] = set()
+        self._cleared: set[int] = set()
+        """Nodes whose extents are all to be taken away first: one may have lost its row and have a new one."""
+        self._names: dict[tuple[int, bytes], int | None] = {}
+        self._snapshot: Snapshot | None = None
+        self._batch = rows.head.next_batch
+        self._buffers: dict[int, bytearray] = {}
+        """Bytes of batches that are not committed yet."""
+        self._taken: set[int] = set()
+        """Which of them were taken."""
+        self._is_version_begun = False
+        self._pinned_batch = 0
+        """Batches up to this one are being read, whatever files consist of."""
+        self._stored_extents: dict[int, dict[int, Extent]] = {}
+        """What was last taken of each file's extents, by node and offset."""
+        self._batch_uses: dict[int, int] = dict.fromkeys(rows.batch_bytes, 0)
+        """How many bytes of each committed batch files consist of. A batch goes with the last of them."""
+        for number, extents in rows.extents.items():
+            for extent in extents:
+                self._stored_extents.setdefault(number, {})[extent.offset] = extent
+                self._batch_uses[extent.batch] += extent.length
+
+    # --- taking note ---
+
+    def change_node(self, number: int) -> None:
+        """A node that has a row is not what it was."""
+        self._dirty.add(number)
+
+    def drop_row(self, number: int, names: Iterable[bytes] = ()) -> None:
+        """A node needs no row any more, nor any for these names in it: it is gone, or is what the base says."""
+        self._dirty.discard(number)
+        self._gone.add(number)
+        self._cleared.add(number)
+        self._names |= dict.fromkeys(((number, name) for name in names), None)
+
+    def change_name(self, folder: int, name: bytes, number: int | None) -> None:
+        """A name in a folder leads to this node, to `REMOVED`, or to what the base says (None)."""
+        self._names[folder, name] = number
+
+    def add_row(self, number: int) -> None:
+        """A node has a row now."""
+        self._gone.discard(number)
+        self._dirty.add(number)
+
+    def write(self, data: bytes | memoryview) -> tuple[int, int]:
+        """Keep written bytes; the batch and the position at which they are."""
+        buffer = self._buffers.setdefault(self._batch, bytearray())
+        position = len(buffer)
+        buffer += data
+        return self._batch, position
+
+    def read(self, extent: Extent) -> bytes:
+        """The bytes of an extent, wherever they are."""
+        buffer = self._buffers.get(extent.batch)
+        if buffer is None:
+            return self._read_committed(extent)
+        return bytes(memoryview(buffer)[extent.position : extent.position + extent.length])
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Have a snapshot published together with all that changed."""
+        self._snapshot = snapshot
+
+    # --- for versions ---
+
+    def begin_version(self) -> int:
+        """Keep all batches so far, and write into a new one. Returns the number of the last."""
+        self._batch += self._batch in self._buffers
+        self._pinned_batch = self._batch - 1
+        self._is_version_begun = True
+        return self._pinned_batch
+
+    @property
+    def is_version_begun(self) -> bool:
+        """Whether a version is being made."""
+        return self._is_version_begun
+
+    def end_version(self) -> None:
+        """Batches are not read any more."""
+        self._pinned_batch = 0
+        self._is_version_begun = False
+
+    # --- committing ---
+
+    @property
+    def pending_bytes(self) -> int:
+        """Written bytes in memory that are not committed yet."""
+        return sum(map(len, self._buffers.values()))
+
+    @property
+    def committed_bytes(self) -> int:
+        """Bytes of committed batches that files consist of."""
+        return sum(self._batch_uses.values())
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._dirty or self._gone or self._names or self._snapshot) or len(self._buffers) > len(self._taken)
+
+    def take(self, nodes: Mapping[int, LiveNode], next_node: int) -> LiveChange | None:
+        """All that was changed since this was last asked, to be committed after what was taken before; None if nothing was.
+
+        What is taken counts as committed from now on, but for bytes, which stay in memory until `committed` is told.
+        """
+        if not self.has_changes:
+            return None
+        extents = self._take_extents(nodes)
+        for batch in self._buffers:
+            self._batch_uses.setdefault(batch, 0)
+        unused = (batch for batch, uses in self._batch_uses.items() if not uses)
+        dropped = tuple(batch for batch in unused if batch > self._pinned_batch and batch not in self._buffers)
+        for batch in dropped:
+            del self._batch_uses[batch]
+        rows: dict[int, bytes | None] = {number: encode_row(nodes[number]) for number in self._dirty}
+        rows |= dict.fromkeys(self._gone)
+        batches = {number: buffer for number, buffer in self._buffers.items() if number not in self._taken}
+        self._taken |= batches.keys()
+        self._batch += self._batch in batches
+        self._head = msgspec.structs.replace(self._head, next_node=next_node, next_batch=self._batch)
+        change = LiveChange(self._head, rows, self._names, extents, batches, dropped, self._snapshot)
+        self._names, self._snapshot = {}, None
+        self._dirty, self._gone, self._cleared = set(), set(), set()
+        return change
+
+    def committed(self, change: LiveChange) -> None:
+        """A change that was taken is in the store."""
+        for batch in change.batches:
+            del self._buffers[batch]
+            self._taken.discard(batch)
+
+    def _take_extents(self, nodes: Mapping[int, LiveNode]) -> Mapping[tuple[int, int], Extent | None]:
+        taken: dict[tuple[int, int], Extent | None] = {}
+        for number in self._cleared:
+            taken |= {(number, offset): None for offset in self._stored_extents.get(number, ())}
+        for number in self._dirty:
+            extents = nodes[number].extents
+            if extents is not None:
+                taken |= {(number, offset): extent for offset, extent in extents.take_changes().items()}
+        for (number, offset), extent in taken.items():
+            stored = self._stored_extents.setdefault(number, {})
+            before = stored.pop(offset, None)
+            if before is not None:
+                self._batch_uses[before.batch] -= before.length
+            if extent is not None:
+                stored[offset] = extent
+                self._batch_uses[extent.batch] = self._batch_uses.get(extent.batch, 0) + extent.length
+        for number in self._cleared:
+            if not self._stored_extents.get(number):
+                self._stored_extents.pop(number, None)
+        return taken
