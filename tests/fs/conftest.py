@@ -17,7 +17,7 @@ from yester.core.content import HOLE, Content, ContentBuilder
 from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Tree
 from yester.core.times import parse_time
 from yester.engine.trees import store_tree
-from yester.fs.view import ROOT, ArchivedNode, Folder, Link, Node, Presentation, VersionsFolder, View
+from yester.fs.view import ROOT, ArchivedNode, Folder, HistoryFolder, Link, Node, Presentation, View
 from yester.store import store as store_module
 from yester.store.chunks import ChunkWriter
 from yester.store.lmdb import Table, WriteTransaction
@@ -180,7 +180,7 @@ class Kernel:
             self.forget(inode, count)
 
     def _loaded(self, folder: Folder) -> Folder:
-        pending: VersionsFolder | None = self.view.needs_load(folder)
+        pending: HistoryFolder | None = self.view.needs_load(folder)
         if pending is not None:
             pending.load(self.view)
         return folder

@@ -74,7 +74,7 @@ class Failing(SnapshotOperations):
 
     failure: BaseException
 
-    @driver._guarded
+    @driver.guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> NoReturn:
         raise self.failure
 

@@ -16,6 +16,7 @@ from yester.fs import journal as journal_module
 from yester.fs.journal import Journal
 from yester.fs.live_nodes import ROOT, NewNode
 from yester.store.live import LiveChange
+from yester.store.store import StoredSnapshot
 
 FOR_EVER_S = 1000.0
 WAIT_S = 60
@@ -32,13 +33,13 @@ class Applier:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def __call__(self, change: LiveChange) -> None:
+    def __call__(self, change: LiveChange) -> StoredSnapshot | None:
         self.began.set()
         assert self.may_go_on.wait(WAIT_S)
         if self.failure is not None:
             raise self.failure
-        self._folder.folders.apply(NAME, change)
         self.changes.append(change)
+        return self._folder.folders.apply(NAME, change)
 
 
 def run(

@@ -271,13 +271,13 @@ def test_allow_other_is_for_root_and_where_the_system_allows_it(fuse_conf: Path,
 
 
 def test_unmounting_says_whether_the_mount_was_dead(mount_point: Path, fusermount: list[list[str]]) -> None:
-    assert unmount(mount_point) is False
+    assert not unmount(mount_point).was_dead
     assert fusermount == [["-u", "--", str(mount_point)]]
 
 
 def test_a_dead_mount_is_unmounted_lazily(mount_point: Path, fusermount: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MountedAt, "is_dead", lambda _self: True)
-    assert unmount(mount_point) is True
+    assert unmount(mount_point).was_dead
     assert fusermount == [["-uz", "--", str(mount_point)]]
 
 
@@ -330,4 +330,4 @@ def test_unmounting_without_fusermount_names_its_package(
 )
 def test_the_stores_path_becomes_one_option_of_libfuse(tmp_path: Path, name: str, option: str) -> None:
     with Store.create(tmp_path / name) as store:
-        assert mounting._fsname(store) == f"{tmp_path}/{option}"
+        assert mounting._fsname(store.path) == f"{tmp_path}/{option}"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import HostPath, SourcePath, json_option, store_option
+from yester.cli.options import HostPath, SourcePath, json_option, open_or_create, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size, show_text
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
 from yester.cli.tuning import MIB, tune_process
 from yester.engine.backup import BackupOptions, BackupResult, DryRun, back_up
 from yester.engine.scan import BackupProgress, count_source
-from yester.errors import ConflictError, NotFoundError
+from yester.errors import NotFoundError
 from yester.store.store import Store
 
 SKIPPED = 3
@@ -65,7 +65,7 @@ def command(
         result = _dry_run(store_path, paths, options, progress)
     else:
         done = FileProgress(lambda: (progress.files, progress.size_bytes), lambda: count_source(paths, one_file_system=one_file_system))
-        with _open_or_create(store_path) as store, done as line, show_progress(line):
+        with open_or_create(store_path) as store, done as line, show_progress(line):
             try:
                 result = back_up(store, paths, options, progress=progress, on_wait=_tell_waiting)
             except KeyboardInterrupt:
@@ -84,18 +84,6 @@ def command(
     else:
         _print_summary(result)
     return SKIPPED if result.problems else 0
-
-
-def _open_or_create(path: Path) -> Store:
-    try:
-        return Store.open(path)
-    except NotFoundError:
-        try:
-            store = Store.create(path)
-        except ConflictError:
-            return Store.open(path)  # Another backup has made it just now.
-        print(f"made a new store in {path}", file=sys.stderr)
-        return store
 
 
 def _dry_run(path: Path, paths: tuple[Path, ...], options: BackupOptions, progress: BackupProgress) -> BackupResult:

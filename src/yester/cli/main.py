@@ -29,6 +29,7 @@ COMMANDS = {
     "diff": "Compare two snapshots.",
     "restore": "Copy files out of a snapshot.",
     "mount": "Show all snapshots as folders.",
+    "live": "Mount a working folder that keeps every version.",
     "umount": "End a mount.",
     "stats": "Show what the store holds and takes.",
     "check": "Look for damage in the store.",

@@ -2,6 +2,7 @@
 """Options that several subcommands share, and the store they name."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +10,7 @@ from typing import TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from yester.errors import YesterError
+from yester.errors import ConflictError, NotFoundError, YesterError
 from yester.store.store import Store
 
 
@@ -68,6 +69,19 @@ def store_option(function: Function) -> Function:
 def json_option(function: Function) -> Function:
     """`--json`, given to the command as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def open_or_create(path: Path) -> Store:
+    """Open the store, and make it on first use, which is said."""
+    try:
+        return Store.open(path)
+    except NotFoundError:
+        try:
+            store = Store.create(path)
+        except ConflictError:
+            return Store.open(path)  # Another command has made it just now.
+        print(f"made a new store in {path}", file=sys.stderr)
+        return store
 
 
 def _store_path(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:

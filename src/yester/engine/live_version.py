@@ -225,6 +225,12 @@ def _entry(node: CutNode, content: Content, size: int, hole_bytes: int) -> Entry
     return Entry(b"", node.mode, node.uid, node.gid, node.mtime_ns, node.atime_ns, size, content.level, content.spans, extra)
 
 
+def is_same_version(version: StoredVersion, snapshot: Snapshot) -> bool:
+    """Whether nothing differs between what was stored and a snapshot of the same live folder."""
+    live = snapshot.live
+    return live is not None and version.root == snapshot.root and msgspec.structs.replace(version.live, next_node=live.next_node) == live
+
+
 def snapshot_of(version: StoredVersion, *, source: str, message: str, cut_ns: int, owners: OwnerNames | None = None) -> Snapshot:
     """The record to publish; its name is not set. `cut_ns` is when the cut was made."""
     return Snapshot(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The pyfuse3 driver of the snapshot mount: translates numbers, records and errors, and decides nothing.
 
-Every handler is wrapped once (`_guarded`): an exception other than `FUSEError` that left one would end the whole mount.
+Every handler is wrapped once (`guarded`): an exception other than `FUSEError` that left one would end the whole mount.
 
 Nothing here awaits but the loading of a versions folder, so each request is answered before the next is looked at.
 Reading inline is faster than handing reads to a thread: 0.9 against 0.6 GB/s (docs/adr/0004).
@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import pyfuse3
 import trio
@@ -60,11 +60,24 @@ _DOTS = 2
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
 
-def _guarded(handler: Handler) -> Handler:
+class Describes(Protocol):
+    """Can say what a request was about."""
+
+    def describe(self, arguments: Sequence[object]) -> str:
+        """The path a request with these arguments was about, for the log."""
+        ...
+
+    @property
+    def is_os_error_an_answer(self) -> bool:
+        """Whether an `OSError` is what the caller shall see, and nothing that went wrong."""
+        ...
+
+
+def guarded(handler: Handler) -> Handler:
     """Translate what a handler raises, so that only `FUSEError` reaches pyfuse3."""
 
     @functools.wraps(handler)
-    async def guard(self: "SnapshotOperations", *arguments: Any) -> Any:  # noqa: ANN401 (any handler)
+    async def guard(self: Describes, *arguments: Any) -> Any:  # noqa: ANN401 (any handler)
         try:
             return await handler(self, *arguments)
         except pyfuse3.FUSEError:
@@ -73,7 +86,8 @@ def _guarded(handler: Handler) -> Handler:
             _log.error("%s %s: %s", handler.__name__, self.describe(arguments), error.message)
             raise pyfuse3.FUSEError(ERRNO[type(error)]) from error
         except OSError as error:
-            _log.error("%s %s: %s", handler.__name__, self.describe(arguments), error)
+            if not self.is_os_error_an_answer:
+                _log.error("%s %s: %s", handler.__name__, self.describe(arguments), error)
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
         except Exception as error:
             _log.exception("%s %s failed unexpectedly", handler.__name__, self.describe(arguments))
@@ -85,6 +99,7 @@ def _guarded(handler: Handler) -> Handler:
 class SnapshotOperations(pyfuse3.Operations):
     """Answers the kernel out of a `View`. File handles are inode numbers, so opening a file costs nothing."""
 
+    is_os_error_an_answer = False
     supports_dot_lookup = False
     enable_writeback_cache = False
 
@@ -92,17 +107,17 @@ class SnapshotOperations(pyfuse3.Operations):
         super().__init__()
         self._view = view
         self._listings: dict[int, tuple[Folder, list[tuple[bytes, Entry | None]]]] = {}
-        self._next_listing = 1
+        self._next_listing: int = view.root.inode
 
     def describe(self, arguments: Sequence[object]) -> str:
-        """The path a request was about, for the log."""
+        """See `Describes`."""
         node = self._view.node(arguments[0]) if arguments and isinstance(arguments[0], int) else None
         path = node.path if node is not None else b"?"
         if len(arguments) > 1 and isinstance(arguments[1], bytes):
             path += b"/" + arguments[1]
         return repr(path)[1:]
 
-    @_guarded
+    @guarded
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Find a name; a name that is not there is answered with a reply the kernel may keep."""
         if len(name) > NAME_BYTES_MAX:
@@ -117,19 +132,19 @@ class SnapshotOperations(pyfuse3.Operations):
             absent.entry_timeout = valid_s
             return absent
         self._view.remember(node)
-        return self._reply(node, valid_s)
+        return self.reply(node, valid_s)
 
-    @_guarded
+    @guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """The attributes of a node."""
-        return self._reply(self._node(inode))
+        return self.reply(self._node(inode))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """The kernel forgets nodes. Never raises."""
         for inode, count in inode_list:
             self._view.forget(inode, count)
 
-    @_guarded
+    @guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """A symlink's target."""
         target = self._view.read_link(self._node(inode))
@@ -137,7 +152,7 @@ class SnapshotOperations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EINVAL)
         return target
 
-    @_guarded
+    @guarded
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Open a folder: what it lists stays as it is now until it is closed."""
         folder = self._folder(inode)
@@ -147,30 +162,30 @@ class SnapshotOperations(pyfuse3.Operations):
         self._listings[handle] = folder, self._view.list(folder)
         return handle
 
-    @_guarded
+    @guarded
     async def readdir(self, handle: int, start: int, token: pyfuse3.ReaddirToken) -> None:
         """List a folder from cookie `start`, with all attributes. Cookies count entries, `.` and `..` included."""
         view = self._view
         folder, listing = self._listings[handle]
         for cookie, dots in enumerate((b".", b".."), start=1):
             node: Node = folder if cookie == 1 or folder.parent is None else folder.parent
-            if start < cookie and not pyfuse3.readdir_reply(token, dots, self._reply(node), cookie):
+            if start < cookie and not pyfuse3.readdir_reply(token, dots, self.reply(node), cookie):
                 return
         valid_s = view.entry_valid_s(folder)
         for index in range(max(0, start - _DOTS), len(listing)):
             name, entry = listing[index]
             node = view.child(folder, name, entry)
-            if not pyfuse3.readdir_reply(token, name, self._reply(node, valid_s), index + _DOTS + 1):
+            if not pyfuse3.readdir_reply(token, name, self.reply(node, valid_s), index + _DOTS + 1):
                 view.drop_unknown(node)
                 return
             node.lookups += 1
 
-    @_guarded
+    @guarded
     async def releasedir(self, handle: int) -> None:
         """Close a folder."""
         del self._listings[handle]
 
-    @_guarded
+    @guarded
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file for reading. Its pages in the kernel's cache stay good for ever."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_TRUNC | os.O_CREAT):
@@ -182,7 +197,7 @@ class SnapshotOperations(pyfuse3.Operations):
                 self._store_pages(node)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
-    @_guarded
+    @guarded
     async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # pyfuse3 takes any buffer
         """Bytes of a file; EIO for a damaged part, never zeros."""
         node = self._node(handle)
@@ -192,12 +207,12 @@ class SnapshotOperations(pyfuse3.Operations):
     async def release(self, handle: int) -> None:
         """Close a file: nothing was kept for it."""
 
-    @_guarded
+    @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         """Names of a node's extended attributes."""
         return [name for name, _ in self._view.xattrs(self._node(inode))]
 
-    @_guarded
+    @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """One extended attribute.
 
@@ -209,7 +224,7 @@ class SnapshotOperations(pyfuse3.Operations):
                 return value
         raise pyfuse3.FUSEError(pyfuse3.ENOATTR if self._view.index.may_have_xattr(name) else errno.EOPNOTSUPP)
 
-    @_guarded
+    @guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """The size of the store's disk; nothing of it is free to write here."""
         disk = os.statvfs(self._view.store.path)
@@ -249,7 +264,7 @@ class SnapshotOperations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
         return node
 
-    def _reply(self, node: Node, entry_valid_s: float = 0.0) -> pyfuse3.EntryAttributes:
+    def reply(self, node: Node, entry_valid_s: float = 0.0) -> pyfuse3.EntryAttributes:
         """The reply for a node. Made anew each time: kept ones would save nothing that can be measured, and cost 230 bytes a file."""
         attributes = self._view.attributes(node)
         reply = pyfuse3.EntryAttributes()

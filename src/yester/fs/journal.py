@@ -21,6 +21,7 @@ import trio
 from yester.errors import LimitError, YesterError
 from yester.fs.live import LiveTree
 from yester.store.live import LiveChange
+from yester.store.store import StoredSnapshot
 
 INTERVAL_S = 1.0
 """What may be lost of what nobody asked to have synced."""
@@ -41,7 +42,12 @@ class Journal:
     """
 
     def __init__(
-        self, tree: LiveTree, apply: Callable[[LiveChange], None], free_bytes: Callable[[], int], *, interval_s: float = INTERVAL_S
+        self,
+        tree: LiveTree,
+        apply: Callable[[LiveChange], StoredSnapshot | None],
+        free_bytes: Callable[[], int],
+        *,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._tree = tree
         self._apply = apply
@@ -53,8 +59,10 @@ class Journal:
         """How many of them are in the store."""
         self._waiting: LiveChange | None = None
         """The one that was taken and is not committed yet."""
-        self._failure: int | None = None
-        """Why the last attempt to commit it failed, as an error number."""
+        self.failure: int | None = None
+        """Why the last attempt to commit failed, as an error number; None if it did not."""
+        self.last_published: StoredSnapshot | None = None
+        """The last snapshot that was committed with a change."""
         self._wanted = trio.Event()
         self._attempted = trio.Event()
         """Each is replaced once it was set."""
@@ -85,16 +93,20 @@ class Journal:
         Raises:
             OSError: ENOSPC, the disk has no room for them; EIO, what was written before cannot be committed.
         """
-        if self._free_bytes() - self._tree.pending_bytes - RESERVED_BYTES < count:
+        if self.writable_bytes() < count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         while self._tree.pending_bytes and self._tree.pending_bytes + count > PENDING_BYTES_MAX:
             await self._wait_for_attempt()
 
+    def writable_bytes(self) -> int:
+        """How many bytes may still be written before the disk is full."""
+        return max(0, self._free_bytes() - self._tree.pending_bytes - RESERVED_BYTES)
+
     async def _wait_for_attempt(self) -> None:
         self._wanted.set()
         await self._attempted.wait()
-        if self._failure is not None:
-            raise OSError(self._failure, os.strerror(self._failure))
+        if self.failure is not None:
+            raise OSError(self.failure, os.strerror(self.failure))
 
     async def _commit(self) -> None:
         if self._waiting is None:
@@ -104,15 +116,16 @@ class Journal:
             self._taken += 1
         change = self._waiting
         try:
-            await trio.to_thread.run_sync(self._apply, change)
+            published = await trio.to_thread.run_sync(self._apply, change)
         except YesterError as error:
-            if self._failure is None:
+            if self.failure is None:
                 _log.error("the live folder cannot be committed, and is tried again: %s", error.message)
-            self._failure = errno.ENOSPC if isinstance(error, LimitError) else errno.EIO
+            self.failure = errno.ENOSPC if isinstance(error, LimitError) else errno.EIO
             return
-        if self._failure is not None:
+        if self.failure is not None:
             _log.warning("the live folder is committed again")
-        self._failure = None
+        self.failure = None
         self._waiting = None
         self._committed += 1
+        self.last_published = published or self.last_published
         self._tree.committed(change)

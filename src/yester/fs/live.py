@@ -77,6 +77,8 @@ class LiveTree:
         """Nodes that changed since the last version was begun."""
         self._begun: set[int] = set()
         """Nodes of the version that is being made that did not change since."""
+        self.change_count = 0
+        """Grows with each change."""
 
     # --- looking ---
 
@@ -535,6 +537,7 @@ class LiveTree:
 
     def _note(self, node: LiveNode) -> None:
         """A node that has a row differs from the last version."""
+        self.change_count += 1
         node.is_published = False
         self._begun.discard(node.number)
         self._unpublished.add(node.number)

@@ -19,6 +19,7 @@ from yester.engine.live_base import FolderBase
 from yester.engine.live_content import FileCut
 from yester.engine.live_version import CutNode
 from yester.errors import CorruptionError
+from yester.store.live import LiveRows
 
 NodeNumber = NewType("NodeNumber", int)
 NodeId = NewType("NodeId", bytes)
@@ -251,6 +252,16 @@ def node_of_row(number: NodeNumber, row: NodeRow, extents: list[Extent]) -> Live
         node.extents = ExtentMap(base_bytes=row.base_bytes, size=row.size, extents=tuple(extents))
         node.base, node.hole_bytes = Content(row.base_level, row.base), row.hole_bytes
     return node
+
+
+def unpublished(rows: LiveRows) -> int:
+    """How many of a folder's nodes differ from its last version; what has no name any more does not count.
+
+    Raises:
+        CorruptionError: a row is damaged.
+    """
+    nodes = (decode_row(number, stored) for number, stored in rows.nodes.items())
+    return sum(not node.is_published for node in nodes if node.links)
 
 
 def cut_of(node: LiveNode, names: dict[bytes, int]) -> CutNode:

@@ -15,20 +15,28 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
 
 import pyfuse3
 import trio
 
-from yester.errors import BusyError, ConflictError, MountError, NotFoundError
+from yester.core.records import Entry
+from yester.errors import BusyError, ConflictError, MountError, NotFoundError, StoreAccessError, StoreFullError
 from yester.fs import quick_wait
 from yester.fs.driver import SnapshotOperations
+from yester.fs.live_driver import LiveOperations
+from yester.fs.live_nodes import unpublished
+from yester.fs.live_session import LiveSession, Pace, open_folder
 from yester.fs.view import Presentation, View
+from yester.store.live import LiveFolders
 from yester.store.store import Store
 
 FSTYPE = "fuse.yester"
+_LIVE_MARK = b":live/"
+"""Between the store and the name of a live folder in the mount table."""
 _UNMOUNT_WAIT_S = 10.0
 _ANSWER_WAIT_S = 5.0
 """A mount answers within milliseconds, on a busy machine within a second."""
@@ -44,6 +52,15 @@ class MountOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """Which live folder to mount; `start` is the archived folder that a new one begins as, if not with nothing."""
+
+    name: str
+    start: Entry | None = None
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass(frozen=True, slots=True)
 class MountedAt:
     """One line of the system's mount table."""
 
@@ -51,6 +68,16 @@ class MountedAt:
     fstype: str
     source: str
     device: int
+
+    @property
+    def store(self) -> Path:
+        """The store that one of our mounts shows."""
+        return Path(self.source.partition(os.fsdecode(_LIVE_MARK))[0])
+
+    @property
+    def live_name(self) -> str:
+        """The live folder that it is; empty for a mount of snapshots."""
+        return self.source.partition(os.fsdecode(_LIVE_MARK))[2]
 
     @property
     def is_ours(self) -> bool:
@@ -101,6 +128,12 @@ def parse_mount_table(table: bytes) -> list[MountedAt]:
         path = Path(os.fsdecode(_unescape(fields[4])))
         found.append(MountedAt(path, os.fsdecode(fstype), os.fsdecode(_unescape(source)), os.makedev(int(major), int(minor))))
     return found
+
+
+def find_live_mount(store: Path, name: str) -> MountedAt | None:
+    """Where a live folder is mounted; None if it is not, or where this process cannot see it."""
+    ours = (mount for mount in mounts() if mount.is_ours and mount.live_name == name)
+    return next((mount for mount in ours if os.path.realpath(mount.store) == os.path.realpath(store)), None)
 
 
 def find_mount(path: Path) -> MountedAt | None:
@@ -189,26 +222,49 @@ def serve(store: Store, mount_point: Path, options: MountOptions, on_ready: Call
         MountError: FUSE refused.
     """
     view = View(store, Presentation(os.geteuid(), os.getegid(), as_me=options.as_me))
-    flags = {"ro", "default_permissions", f"fsname={_fsname(store)}", "subtype=yester"}
+    with _mounted(SnapshotOperations(view), mount_point, options, _fsname(store.path), {"ro"}):
+        trio.run(_serve, on_ready)
+
+
+def serve_live(store: Store, live: LiveOptions, mount_point: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
+    """As `serve`, of a live folder; ends when all that was changed is in the store.
+
+    Raises:
+        MountError: FUSE refused. NotFoundError, ConflictError, BusyError: see `open_folder`.
+        StoreFullError, StoreAccessError: not all that was changed could be stored in the end.
+    """
+    with open_folder(store, live.name, start=live.start, make=True) as rows:
+        session = LiveSession(store, live.name, rows, live.pace)
+        with _mounted(LiveOperations(session), mount_point, options, _fsname(store.path, live.name), set()):
+            trio.run(_serve, on_ready, session)
+
+
+@contextmanager
+def _mounted(operations: pyfuse3.Operations, mount_point: Path, options: MountOptions, fsname: str, flags: set[str]) -> Iterator[None]:
+    flags = flags | {"default_permissions", f"fsname={fsname}", "subtype=yester"}
     if options.allow_other:
         flags.add("allow_other")
     quick_wait.install()
     try:
-        pyfuse3.init(SnapshotOperations(view), os.fspath(mount_point), flags)
+        pyfuse3.init(operations, os.fspath(mount_point), flags)
     except RuntimeError as error:
         message = f"FUSE refused to mount on {mount_point}; nothing was mounted"
-        raise MountError(message, hint="its own message stands above; `yester mount -f` shows it if it does not") from error
+        raise MountError(message, hint="its own message stands above; `-f` shows it if it does not") from error
     try:
-        trio.run(_serve, on_ready)
+        yield
     finally:
         pyfuse3.close(unmount=True)
 
 
-async def _serve(on_ready: Callable[[], None]) -> None:
+async def _serve(on_ready: Callable[[], None], session: LiveSession | None = None) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal)
+        if session is not None:
+            nursery.start_soon(session.run)
         on_ready()
         await pyfuse3.main()
+        if session is not None:
+            await session.finish()
         # It returns after an unmount from outside as well: without this the signal task would keep the process alive.
         nursery.cancel_scope.cancel()
 
@@ -219,19 +275,30 @@ async def _end_on_signal() -> None:
             pyfuse3.terminate()
 
 
-def unmount(path: Path, *, lazy: bool = False) -> bool:
-    """Unmount a yester mount; returns whether its process had died already.
+@dataclass(frozen=True, slots=True)
+class Unmounted:
+    """What was unmounted, and whether its process had died before."""
+
+    mount: MountedAt
+    was_dead: bool
+
+
+def unmount(path: Path, *, lazy: bool = False) -> Unmounted:
+    """Unmount a yester mount. A live folder is committed first; its process goes on until its last version is in the store.
 
     `lazy` takes it out of sight at once, even if its process hangs, and it ends when the last open file is closed.
 
     Raises:
         NotFoundError: no yester mount is there. BusyError: something in it is in use. MountError: the system refused.
+        StoreFullError: what was changed in a live folder cannot be committed; it stays mounted.
     """
     there = find_mount(path)
     if there is None or not there.is_ours:
         message = f"{path} is not a yester mount; nothing was unmounted"
         raise NotFoundError(message, hint="`findmnt -t fuse.yester` lists those there are")
     is_dead = not lazy and there.is_dead()
+    if there.live_name and not lazy and not is_dead:
+        _commit(there.path)
     _fusermount(there.path, lazy=lazy or is_dead)
     give_up = time.monotonic() + _UNMOUNT_WAIT_S
     while not lazy and (now := find_mount(path)) is not None and now.device == there.device:
@@ -239,7 +306,35 @@ def unmount(path: Path, *, lazy: bool = False) -> bool:
             message = f"{path} was told to unmount, but is still there after {_UNMOUNT_WAIT_S:.0f} seconds"
             raise BusyError(message, hint=f"see what uses it with `fuser -vm {path}`")
         time.sleep(0.02)
-    return is_dead
+    return Unmounted(there, is_dead)
+
+
+def wait_until_stored(there: MountedAt, on_wait: Callable[[str], None]) -> bool:
+    """Wait until the process that served a live folder has ended. Returns whether a version holds all that was changed.
+
+    `on_wait` is called once, with who it is, if there is something to wait for.
+    """
+    with Store.open(there.store) as store:
+        folders = LiveFolders(store.environment)
+        with folders.lock(folders.load_head(there.live_name), on_wait):
+            return not unpublished(folders.load(there.live_name))
+
+
+def _commit(mount_point: Path) -> None:
+    """Have a live folder commit all that was changed.
+
+    Raises:
+        StoreFullError, StoreAccessError: it cannot.
+    """
+    folder = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        message = f"what was changed in {mount_point} cannot be stored: {error.strerror}; it stays mounted, and keeps it in memory"
+        kind = StoreFullError if error.errno == errno.ENOSPC else StoreAccessError
+        raise kind(message, hint="free space on the disk of the store and try again; `--lazy` would lose it") from error
+    finally:
+        os.close(folder)
 
 
 def _fusermount(path: Path, *, lazy: bool) -> None:
@@ -259,12 +354,12 @@ def _fusermount(path: Path, *, lazy: bool) -> None:
     raise MountError(message)
 
 
-def _fsname(store: Store) -> str:
-    """The store's path, shown as the device by `df` and `mount`, as an option of libfuse.
+def _fsname(store: Path, live_name: str = "") -> str:
+    """The store's path, with the name of the live folder, shown as the device by `df` and `mount`, as an option of libfuse.
 
     A comma would end the option, and pyfuse3 takes ASCII only: such bytes are escaped in the way that libfuse undoes.
     """
-    path = os.fsencode(os.path.abspath(store.path))
+    path = os.fsencode(os.path.abspath(store)) + (_LIVE_MARK + os.fsencode(live_name) if live_name else b"")
     return "".join(chr(byte) if 0x20 < byte < 0x7F and byte not in b",\\" else f"\\{byte:03o}" for byte in path)
 
 

@@ -16,7 +16,7 @@ Rules of the inodes:
 Archived nodes never change, so the kernel may keep what it is told about them for ever. Folders in which new names can
 appear (`snapshots` and below it, `at`, `versions`) are asked again after a second at most.
 
-Threads: everything here belongs to the thread that serves the mount, but `VersionsFolder.load`, which may take long and
+Threads: everything here belongs to the thread that serves the mount, but `HistoryFolder.load`, which may take long and
 runs on another.
 """
 
@@ -269,19 +269,17 @@ class VersionsRoot(Folder):
         return VersionsFolder(inode, self, name, os.fsdecode(name), b"")
 
 
-class VersionsFolder(Folder):
-    """`versions/<source>/<path>`: for a path that was a file, its versions; for one that was a folder, all names it ever held.
+class HistoryFolder(Folder):
+    """A folder made of what a path was in the snapshots of a source.
 
     What it holds is read by `load`, which looks into every snapshot of the source and so may take seconds where there are
     thousands: the driver calls it on another thread when `is_loaded` says so, before anything else.
     """
 
-    __slots__ = ("_content", "_generation", "inner_path", "source")
+    __slots__ = ("_content", "_generation")
 
-    def __init__(self, inode: Inode, parent: Folder, name: bytes, source: str, inner_path: bytes) -> None:
+    def __init__(self, inode: Inode, parent: Folder, name: bytes) -> None:
         super().__init__(inode, parent, name)
-        self.source: Final = source
-        self.inner_path: Final = inner_path
         self._generation = -1
         self._content: dict[bytes, Entry | None] = {}
 
@@ -292,19 +290,13 @@ class VersionsFolder(Folder):
     def load(self, view: "View") -> None:
         """Find what it holds. Callable on any thread; one at a time over all folders."""
         generation = view.store.snapshots_generation()
-        content: dict[bytes, Entry | None] = {}
         with view.history_lock:
-            trees = TreeReader(view.store.reader(), cache_entries=_TREE_CACHE_ENTRIES)
-            for version in file_history(view.store, trees, self.source, self.inner_path):
-                entry = version.entry
-                if entry is None:
-                    continue
-                if stat.S_ISDIR(entry.mode):
-                    content |= {child.name: None for child in trees.read(entry.tree).entries}
-                else:
-                    suffix = os.path.splitext(self.inner_path)[1]
-                    content[(os.fsencode(version.first.snapshot.name) + suffix)[:NAME_BYTES_MAX]] = entry
-        self._content, self._generation = dict(sorted(content.items())), generation
+            content = self.find_content(view, TreeReader(view.store.reader(), cache_entries=_TREE_CACHE_ENTRIES))
+        self._content, self._generation = content, generation
+
+    def find_content(self, view: "View", trees: TreeReader) -> dict[bytes, Entry | None]:
+        """What it holds, in the order in which it is listed."""
+        raise NotImplementedError
 
     def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
         return self._content.items()
@@ -314,6 +306,30 @@ class VersionsFolder(Folder):
 
     def find_entry(self, view: "View", name: bytes) -> Entry | None:
         return self._content.get(name)
+
+
+class VersionsFolder(HistoryFolder):
+    """`versions/<source>/<path>`: for a path that was a file, its versions; for one that was a folder, all names it ever held."""
+
+    __slots__ = ("inner_path", "source")
+
+    def __init__(self, inode: Inode, parent: Folder, name: bytes, source: str, inner_path: bytes) -> None:
+        super().__init__(inode, parent, name)
+        self.source: Final = source
+        self.inner_path: Final = inner_path
+
+    def find_content(self, view: "View", trees: TreeReader) -> dict[bytes, Entry | None]:
+        content: dict[bytes, Entry | None] = {}
+        for version in file_history(view.store, trees, self.source, self.inner_path):
+            entry = version.entry
+            if entry is None:
+                continue
+            if stat.S_ISDIR(entry.mode):
+                content |= {child.name: None for child in trees.read(entry.tree).entries}
+            else:
+                suffix = os.path.splitext(self.inner_path)[1]
+                content[(os.fsencode(version.first.snapshot.name) + suffix)[:NAME_BYTES_MAX]] = entry
+        return dict(sorted(content.items()))
 
     def make(self, view: "View", inode: Inode, name: bytes) -> Node:
         inner_path = self.inner_path + b"/" + name if self.inner_path else name
@@ -377,7 +393,8 @@ _FileIdentity = tuple[object, ...]
 class View:
     """The tree of nodes, and the bytes of files. Errors are the store's (`CorruptionError` …); absence is None."""
 
-    def __init__(self, store: Store, presentation: Presentation) -> None:
+    def __init__(self, store: Store, presentation: Presentation, root: Folder | None = None) -> None:
+        """`root` is the snapshot mount's, unless another is given; nodes have numbers after its own."""
         self.store = store
         self.presentation = presentation
         self.index = SnapshotIndex(store)
@@ -385,10 +402,10 @@ class View:
         self.trees = TreeReader(self.chunks, cache_entries=_TREE_CACHE_ENTRIES)
         self.started_ns = time.time_ns()
         self.history_lock = threading.Lock()
-        self._next_inode = ROOT + 1
-        root = RootFolder(ROOT, None, b"")
-        root.lookups = 1
-        self._nodes: dict[int, Node] = {ROOT: root}
+        self.root: Final = root or RootFolder(ROOT, None, b"")
+        self.root.lookups = 1
+        self._next_inode = self.root.inode + 1
+        self._nodes: dict[int, Node] = {self.root.inode: self.root}
         self._files: dict[_FileIdentity, ArchivedNode] = {}
         self._children: dict[tuple[int, bytes], Node] = {}
         self._readers: dict[int, FileReader] = {}
@@ -456,14 +473,14 @@ class View:
     def forget(self, inode: int, count: int) -> None:
         """The kernel dropped `count` of the times it was told of this node."""
         node = self._nodes.get(inode)
-        if node is None or inode == ROOT:
+        if node is None or node is self.root:
             return
         node.lookups -= count
         self.drop_unknown(node)
 
     def drop_unknown(self, node: Node) -> None:
         """Let go of a node that the kernel does not know (any more)."""
-        if node.lookups > 0 or node.inode == ROOT:
+        if node.lookups > 0 or node is self.root:
             return
         self._nodes.pop(node.inode, None)
         self._readers.pop(node.inode, None)
@@ -522,9 +539,9 @@ class View:
         """Extended attributes of a node, sorted by name."""
         return node.entry.rare.xattrs if isinstance(node, ArchivedNode) else ()
 
-    def needs_load(self, node: Node) -> VersionsFolder | None:
+    def needs_load(self, node: Node) -> HistoryFolder | None:
         """The node itself, if it must be loaded before it is asked for names."""
-        return node if isinstance(node, VersionsFolder) and not node.is_loaded(self) else None
+        return node if isinstance(node, HistoryFolder) and not node.is_loaded(self) else None
 
     def _archived_attributes(self, node: ArchivedNode) -> Attributes:
         entry, me = node.entry, self.presentation

@@ -230,8 +230,8 @@ class ChunkWriter:
     but scan records committed with them, and the next backup finds both. Few trees belong to much data where files are
     large: so that their scan records do not wait until the trees fill a segment, one is closed at least with every batch.
 
-    Whether a chunk "exists" is asked of the store as it is at that moment plus what this writer has pending. Callers
-    hold the store's backup lock, so nobody removes chunks meanwhile.
+    Whether a chunk "exists" is asked of the store as it is at that moment plus what this writer has pending. Nobody removes
+    chunks, so it stays so.
     """
 
     def __init__(self, environment: Environment) -> None:

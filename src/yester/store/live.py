@@ -8,7 +8,8 @@ after some operation. Does not know what a node's row says.
 Threads: reading on any; changes of one folder are applied by one thread at a time, in order.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,6 +18,7 @@ from yester.core.extents import Extent
 from yester.core.records import Snapshot
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.locks import file_lock
 from yester.store.store import StoredSnapshot, put_snapshot
 
 LIVE_VERSION = 1
@@ -100,6 +102,15 @@ class LiveFolders:
 
         return self._environment.write(apply)
 
+    def load_head(self, name: str) -> LiveHead:
+        """The head of a folder.
+
+        Raises:
+            NotFoundError: there is none of that name. CorruptionError, FormatError: it is not what it should be.
+        """
+        with self._environment.read() as view:
+            return self._head(view, name)
+
     def load(self, name: str) -> LiveRows:
         """Everything about a folder as it is now. 2 µs a row.
 
@@ -107,11 +118,14 @@ class LiveFolders:
             NotFoundError: there is none of that name. CorruptionError, FormatError: its rows are not what they should be.
         """
         with self._environment.read() as view:
-            value = view.get(Table.LIVE_FOLDERS, _name_key(name))
-            if value is None:
-                message = f"there is no live folder {name!r} in {self._environment.path}"
-                raise NotFoundError(message)
-            return _load_rows(view, _decode_head(_name_key(name), value))
+            return _load_rows(view, self._head(view, name))
+
+    def _head(self, view: ReadTransaction, name: str) -> LiveHead:
+        value = view.get(Table.LIVE_FOLDERS, _name_key(name))
+        if value is None:
+            message = f"there is no live folder {name!r} in {self._environment.path}"
+            raise NotFoundError(message, hint="`yester status` lists those there are")
+        return _decode_head(_name_key(name), value)
 
     def apply(self, name: str, change: LiveChange) -> StoredSnapshot | None:
         """Make a change; durable on return, and whole or not at all. Returns the snapshot, if one was published.
@@ -144,6 +158,10 @@ class LiveFolders:
                 message = f"batch {extent.batch} of live folder {head.number} lacks bytes that a file needs"
                 raise CorruptionError(message, hint="run `yester check`")
             return bytes(batch[extent.position : extent.position + extent.length])
+
+    def lock(self, head: LiveHead, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Hold the right to use a folder, which one process at a time may; see `file_lock`."""
+        return file_lock(self._environment.path / f"live-{head.number}.lock", on_busy)
 
     def remove(self, name: str) -> None:
         """Take a folder away, with all that was not published of it; durable on return.

@@ -35,6 +35,8 @@ READERS_MAX = 1024
 LOCK_FILE = "lock.mdb"
 _LOCK_BYTES = (READERS_MAX + 2) * 64
 """A cache line for each reader, and what all of them share (MDB_txninfo)."""
+_OWN_PAGES = 4
+"""Pages that LMDB needs at least for itself: two that begin the file, the list of tables, the list of free pages."""
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 _RELEASE_BYTES = 8 * 1024 * 1024
@@ -108,6 +110,11 @@ class ReadTransaction:
         """The greatest key, or None in an empty table."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             return bytes(cursor.key()) if cursor.last() else None
+
+    def used_pages(self) -> int:
+        """How many pages all tables take, but for LMDB's own lists of tables and of free pages."""
+        stats = [self._transaction.stat(handle) for handle in self._handles.values()]
+        return sum(int(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]) for stat in stats)
 
     def count(self, table: Table) -> int:
         """How many keys the table has. O(1)."""
@@ -346,6 +353,12 @@ class Environment:
     def last_transaction(self) -> int:
         """Number of the last committed transaction: changes whenever anything in the store does. About 2 µs."""
         return int(self._env.info()["last_txnid"])
+
+    def reusable_bytes(self) -> int:
+        """What the file has of pages that nothing uses: they are written again before it grows. Old readers may still pin some."""
+        with self.read() as view:
+            free = int(self._env.info()["last_pgno"]) + 1 - view.used_pages() - _OWN_PAGES
+        return max(0, free) * int(self._env.stat()["psize"])
 
     def clear_stale_readers(self) -> int:
         """Free the slots of readers whose process is gone; each pins pages until then. Returns how many."""

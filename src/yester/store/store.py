@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A store: opening and making one, its parameters, its snapshots, and what backups remember of their sources.
 
-A store is a directory with `data.mdb` and `lock.mdb` (LMDB's) and `backup.lock`. Several processes may have it open;
-one `Store` a process and directory.
+A store is a directory with `data.mdb` and `lock.mdb` (LMDB's), `backup.lock`, and a lock for each live folder. Several processes may
+have it open; one `Store` a process and directory.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -28,6 +28,7 @@ from yester.errors import ConflictError, CorruptionError, FormatError, LimitErro
 from yester.store.chunks import ChunkReader, ChunkWriter
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import LOCK_FILE, MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.locks import file_lock
 
 FORMAT_VERSION = 1
 _FORMAT_KEY = b"format"
@@ -35,8 +36,8 @@ _GENERATION_KEY = b"snapshots_generation"
 _BACKUP_LOCK_FILE = "backup.lock"
 _STORE_BYTES_MIN = 2 * 4096
 """LMDB begins a data file with two pages, of at least so many bytes; a full disk may have had room for only one."""
+_PLENTY_BYTES = 1 << 30
 _FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE}
-_LOCK_POLL_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -166,36 +167,18 @@ class Store:
         return ChunkReader(self.environment, read_ahead=read_ahead)
 
     def writer(self) -> ChunkWriter:
-        """A new chunk writer. The caller holds `backup_lock`."""
+        """A new chunk writer. Several may write at once: what two of them store is stored twice, and nothing worse.
+
+        Until something removes chunks, nobody needs a lock for that; a backup holds `backup_lock` for the sake of its source.
+        """
         return ChunkWriter(self.environment)
 
-    @contextmanager
-    def backup_lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Hold the right to add chunks; wait while another process has it. The system frees it if this process dies.
+    def backup_lock(self, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Hold the right to back up; wait while another process has it. The system frees it if this process dies.
 
         `on_wait` is called once with who holds it, if it has to be waited for.
         """
-        try:
-            lock = os.open(self.path / _BACKUP_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            message = f"cannot write to the store {self.path}: {error.strerror}; nothing was backed up"
-            raise StoreAccessError(message, hint="see whether its disk is mounted read-only, and whose it is") from error
-        try:
-            told = False
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if not told:
-                        on_wait(os.pread(lock, 64, 0).decode("ascii", "replace").strip() or "another process")
-                        told = True
-                    time.sleep(_LOCK_POLL_S)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
-            yield
-        finally:
-            os.close(lock)
+        return file_lock(self.path / _BACKUP_LOCK_FILE, on_wait)
 
     def add_snapshot(self, snapshot: Snapshot) -> StoredSnapshot:
         """Publish a snapshot in one transaction; durable on return.
@@ -274,6 +257,12 @@ class Store:
     def has_chunk(self, chunk: ChunkId) -> bool:
         """Whether the store holds this chunk now. To skip storing it, ask a `ChunkWriter` instead."""
         return self.environment.get(Table.CHUNKS, chunk) is not None
+
+    def free_bytes(self) -> int:
+        """What can still be written: the free space of the disk, and of the file where that is little. About 3 µs, 30 µs then."""
+        disk = os.statvfs(self.path)
+        free = disk.f_bavail * disk.f_frsize
+        return free if free > _PLENTY_BYTES else free + self.environment.reusable_bytes()
 
     def last_transaction(self) -> int:
         """Changes whenever anything in the store does."""

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+"""A live folder in use: its tree, its journal, and the task that makes versions of it, without FUSE (docs/adr/0007).
+
+A version is made when the folder was quiet for `quiet_s`, at the latest `interval_s` after the first change, at once where very much
+changed, and on request. Its storing runs on a worker thread; work in the folder goes on.
+
+Threads: everything here belongs to the trio loop, but what is handed to worker threads.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import trio
+
+from yester.core.records import Entry
+from yester.engine.history import file_history
+from yester.engine.live_base import BaseReader
+from yester.engine.live_version import Cut, StoredVersion, is_same_version, snapshot_of, store_version
+from yester.engine.trees import TreeReader
+from yester.errors import BusyError, ConflictError, StoreAccessError, StoreFullError, YesterError
+from yester.fs.journal import Journal
+from yester.fs.live import LiveTree
+from yester.fs.live_nodes import random_node_id
+from yester.fs.live_start import empty_start, start_from
+from yester.store.live import LiveFolders, LiveHead, LiveRows
+from yester.store.store import Store, StoredSnapshot
+
+_LOOK_EVERY_S = 0.5
+_RETRY_S = 30.0
+"""After a version could not be made."""
+_NODES_MAX = 60_000
+"""Changed nodes: each takes about a kilobyte of memory until it is in a version."""
+_DIRTY_BYTES_MAX = 8 * 1024 * 1024 * 1024
+"""Written bytes that are in no version take their full size in the store."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When versions are made by themselves."""
+
+    quiet_s: float = 10.0
+    interval_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatus:
+    """How a live folder is. `problem` is why its last version, or its last commit, failed."""
+
+    dirty_bytes: int
+    changed_nodes: int
+    pending_bytes: int
+    problem: str
+
+
+def source_of(name: str) -> str:
+    """The source under which versions of a live folder are snapshots."""
+    return f"live/{name}"
+
+
+@contextmanager
+def open_folder(store: Store, name: str, *, start: Entry | None = None, make: bool = False) -> Iterator[LiveRows]:
+    """Hold a live folder, which one process at a time may. With `make` it is made if it is not there, from `start` if that is given.
+
+    Raises:
+        NotFoundError: there is none. ConflictError: there is one, and `start` is given. BusyError: another process holds it.
+        StoreAccessError: the store may not be written.
+    """
+    folders = LiveFolders(store.environment)
+    if store.environment.readonly:
+        message = f"the store {store.path} may not be written; the live folder {name!r} was not opened"
+        raise StoreAccessError(message, hint="see whose it is, and whether its disk is mounted read-only")
+    if name in folders.names():
+        if start is not None:
+            message = f"there is a live folder {name!r} already; nothing was changed"
+            raise ConflictError(message, hint="choose another name with --name, or leave --from out to go on with this one")
+    elif make:
+        next_node, nodes = empty_start(time.time_ns()) if start is None else start_from(store, start, time.time_ns())
+        folders.create(name, next_node=next_node, nodes=nodes)
+
+    def refuse(holder: str) -> None:
+        message = f"the live folder {name!r} is in use by {holder}; nothing was changed"
+        raise BusyError(message, hint="`yester status` says where it is mounted")
+
+    head = folders.load_head(name)
+    with folders.lock(head, refuse):
+        yield folders.load(name)
+
+
+class LiveSession:
+    """One live folder in use; whoever makes it holds the folder (`open_folder`)."""
+
+    def __init__(self, store: Store, name: str, rows: LiveRows, pace: Pace) -> None:
+        """Raises CorruptionError if the rows are those of no folder."""
+        self.store = store
+        self.name = name
+        self._pace = pace
+        self._folders = LiveFolders(store.environment)
+        self._head: LiveHead = rows.head
+        self.tree = LiveTree(
+            rows,
+            BaseReader(store.reader()),
+            read_committed=lambda extent: self._folders.read(self._head, extent),
+            now_ns=time.time_ns,
+            new_id=random_node_id,
+        )
+        self.journal = Journal(self.tree, lambda change: self._folders.apply(name, change), store.free_bytes)
+        self._publishing = trio.Lock()
+        self._problem = ""
+
+    async def run(self) -> None:
+        """Commit, and make versions, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.journal.run)
+            await self._publish_now_and_then()
+
+    async def publish(self, message: str = "") -> StoredSnapshot | None:
+        """Make a version of what changed; None if nothing did.
+
+        Raises:
+            YesterError: it could not be stored; all of it stays to be published.
+        """
+        async with self._publishing:
+            cut = self.tree.begin_version()
+            if cut is None:
+                return None
+            cut_ns = time.time_ns()
+            try:
+                version = await self._store(cut)
+            except BaseException:
+                self.tree.abandon_version()
+                raise
+            latest = self.store.latest_snapshot(source_of(self.name))
+            is_new = latest is None or not is_same_version(version, latest.snapshot)
+            # A version is newer than the one before, whatever the clock says.
+            cut_ns = max(cut_ns, latest.snapshot.time_ns + 1) if latest is not None else cut_ns
+            snapshot = snapshot_of(version, source=source_of(self.name), message=message, cut_ns=cut_ns) if is_new else None
+            self.tree.finish_version(cut, version, snapshot)
+            await self._sync()
+            self._problem = ""
+            return self.journal.last_published if is_new else None
+
+    async def finish(self) -> None:
+        """Make the last version before the process ends.
+
+        Raises:
+            YesterError: it could not be made; what was changed is committed as far as it could be.
+        """
+        try:
+            await self.publish()
+        finally:
+            await self._sync()
+
+    def status(self) -> LiveStatus:
+        """How the folder is now."""
+        return LiveStatus(
+            self.tree.dirty_bytes,
+            self.tree.unpublished_nodes,
+            self.tree.pending_bytes,
+            self._problem or (os.strerror(self.journal.failure) if self.journal.failure is not None else ""),
+        )
+
+    def count_versions(self, path: bytes) -> int:
+        """In how many versions a path differs. Takes as long as looking into each; runs on any thread."""
+        trees = TreeReader(self.store.reader())
+        return sum(version.entry is not None for version in file_history(self.store, trees, source_of(self.name), path))
+
+    async def _store(self, cut: Cut) -> StoredVersion:
+        await self._sync()
+        return await trio.to_thread.run_sync(store_version, self.store, cut, lambda extent: self._folders.read(self._head, extent))
+
+    async def _sync(self) -> None:
+        """As the journal's, with our errors."""
+        try:
+            await self.journal.sync()
+        except OSError as error:
+            message = f"the live folder {self.name!r} cannot be committed: {error.strerror}; what was changed is kept in memory"
+            raise StoreFullError(message, hint="free space on the disk of the store") from error
+
+    async def _publish_now_and_then(self) -> None:
+        seen = first_s = last_s = 0.0
+        retry_s = 0.0
+        done = self.tree.change_count if not self.tree.unpublished_nodes else -1
+        while True:
+            await trio.sleep(_LOOK_EVERY_S)
+            now_s, count = trio.current_time(), self.tree.change_count
+            if count == done or now_s < retry_s:
+                continue
+            if seen != count:
+                first_s = first_s or now_s
+                seen, last_s = count, now_s
+            is_much = self.tree.unpublished_nodes > _NODES_MAX or self.tree.dirty_bytes > _DIRTY_BYTES_MAX
+            if not (is_much or now_s - last_s >= self._pace.quiet_s or now_s - first_s >= self._pace.interval_s):
+                continue
+            try:
+                await self.publish()
+            except YesterError as error:
+                _log.error("no version of the live folder %s could be made: %s", self.name, error.message)
+                self._problem = error.message
+                retry_s = trio.current_time() + _RETRY_S
+                continue
+            done, first_s, seen = count, 0.0, 0.0
+
+
+def remove_folder(store: Store, name: str) -> None:
+    """Take a live folder away; its versions stay.
+
+    Raises:
+        NotFoundError, BusyError: as `open_folder`.
+    """
+    with open_folder(store, name):
+        LiveFolders(store.environment).remove(name)

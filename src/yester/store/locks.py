@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Locks between processes: files in the store's folder that the system unlocks when their holder dies (docs/concurrency.md)."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from yester.errors import StoreAccessError
+
+_POLL_S = 0.2
+_HOLDER_BYTES_MAX = 64
+
+
+@contextmanager
+def file_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock that this file stands for; wait while another process has it.
+
+    `on_busy` is called once with who holds it, and may raise if it is not worth waiting for.
+
+    Raises:
+        StoreAccessError: the file cannot be made; nothing was changed.
+    """
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        message = f"cannot write to the store {path.parent}: {error.strerror}; nothing was changed"
+        raise StoreAccessError(message, hint="see whether its disk is mounted read-only, and whose it is") from error
+    try:
+        told = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    on_busy(os.pread(lock, _HOLDER_BYTES_MAX, 0).decode("ascii", "replace").strip() or "another process")
+                    told = True
+                time.sleep(_POLL_S)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
