@@ -132,7 +132,7 @@ def test_a_tag_that_cannot_be_printed_is_refused(run: Run, folder: Path) -> None
         for option in ("--tag", "--message"):
             done = run("backup", folder, option, text)
             assert done.code == 2
-            assert "nothing was backed up" in done.err
+            assert "nothing was stored" in done.err
 
 
 def test_a_backup_after_one_of_the_future_says_so(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from yester.errors import BusyError, ConflictError, MountError, NotFoundError, YesterError
-from yester.fs import mounting
-from yester.fs.mounting import MountedAt, MountOptions, check_fuse, find_mount, mounts, parse_mount_table, prepare_mount_point, unmount
+from yester.fs import mount_table, mounting
+from yester.fs.mount_table import MountedAt, find_mount, mounts, parse_mount_table
+from yester.fs.mounting import MountOptions, check_fuse, prepare_mount_point, unmount
 from yester.store.store import Store
 
 
@@ -68,7 +69,7 @@ def test_the_table_of_this_process_has_the_root_and_each_mount_can_be_found_by_i
 
 def test_the_topmost_of_two_mounts_at_one_place_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     table = b"36 1 0:41 / /x rw - tmpfs a rw\n37 36 0:42 / /x ro - fuse.yester b ro\n"
-    monkeypatch.setattr(mounting, "mounts", lambda: parse_mount_table(table))
+    monkeypatch.setattr(mount_table, "mounts", lambda: parse_mount_table(table))
     found = find_mount(Path("/x"))
     assert found is not None
     assert found.is_ours
@@ -77,7 +78,7 @@ def test_the_topmost_of_two_mounts_at_one_place_is_found(monkeypatch: pytest.Mon
 def test_a_mount_is_found_through_a_symlink(tmp_path: Path, mount_point: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link").symlink_to(mount_point)
     here = MountedAt(mount_point, "fuse.yester", "store", 1)
-    monkeypatch.setattr(mounting, "mounts", lambda: [here])
+    monkeypatch.setattr(mount_table, "mounts", lambda: [here])
     assert find_mount(tmp_path / "link") == here
     assert find_mount(tmp_path) is None
 
@@ -173,7 +174,7 @@ def fusermount(mount_point: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[
         table.clear()
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(mounting, "mounts", lambda: table)
+    monkeypatch.setattr(mount_table, "mounts", lambda: table)
     monkeypatch.setattr(subprocess, "run", run)
     return calls
 
@@ -195,7 +196,7 @@ def test_a_dead_mount_is_cleaned_up(
 
 
 def test_a_mount_of_something_else_is_left_alone(mount_point: Path, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounting, "mounts", lambda: [MountedAt(mount_point, "tmpfs", "tmpfs", 1)])
+    monkeypatch.setattr(mount_table, "mounts", lambda: [MountedAt(mount_point, "tmpfs", "tmpfs", 1)])
     assert prepare_mount_point(mount_point, store_path) == mount_point
     with pytest.raises(NotFoundError, match="is not a yester mount; nothing was unmounted"):
         unmount(mount_point)

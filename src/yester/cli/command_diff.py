@@ -50,13 +50,14 @@ def command(old: str, new: str, store_path: Path, as_json: bool) -> None:
         new_entry = trees.get(new_stored.snapshot.root, new_path)
         differences = compare(trees, old_entry, new_entry)
         if as_json:
-            print_json([_difference_json(difference) for difference in differences])
+            print_json([difference_json(difference) for difference in differences])
             return
         for difference in differences:
-            print(_line(difference))
+            print(difference_line(difference))
 
 
-def _line(difference: Difference) -> str:
+def difference_line(difference: Difference) -> str:
+    """One difference for people."""
     old, new = difference.old, difference.new
     sizes = ""
     if difference.kind is ChangeKind.CONTENT and old is not None and new is not None:
@@ -64,7 +65,8 @@ def _line(difference: Difference) -> str:
     return f"{_MARKS[difference.kind]} {show_name(difference.path) or '.'}{sizes}"
 
 
-def _difference_json(difference: Difference) -> dict[str, object]:
+def difference_json(difference: Difference) -> dict[str, object]:
+    """One difference as JSON."""
     return {
         "path": json_name(difference.path),
         "change": difference.kind.value,

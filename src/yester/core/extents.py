@@ -105,6 +105,12 @@ class ExtentMap:
             self.base_bytes = min(self.base_bytes, size)
         self.size = size
 
+    def restart(self, base_bytes: int) -> None:
+        """The file is another base, of so many bytes, and nothing else."""
+        self._clear(0, self.size)
+        self.was_shortened = True
+        self.base_bytes = self.size = base_bytes
+
     def pieces(self, start: int, end: int) -> Iterator[Piece]:
         """What the file is from `start` to `end` or its end, in order, without gaps."""
         end = min(end, self.size)

@@ -82,7 +82,7 @@ def back_up(
     check_source_name(source)
     _check_paths(folders)
     for text in (*options.tags, options.message):
-        _check_text(text)
+        check_text(text)
     rules = _command_line_rules(options)
     if progress is None:
         progress = BackupProgress()
@@ -115,10 +115,10 @@ def check_source_name(source: str) -> None:
         raise UsageError(message, hint="choose another with --name")
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
     """Tags and remarks are shown in tables, and stored as UTF-8."""
     if not text.isprintable():
-        message = f"{text!r} cannot be a tag or remark: it holds characters that cannot be printed; nothing was backed up"
+        message = f"{text!r} cannot be a tag or remark: it holds characters that cannot be printed; nothing was stored"
         raise UsageError(message, hint="write it as UTF-8 text on one line")
 
 

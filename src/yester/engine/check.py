@@ -8,7 +8,7 @@ Changes nothing. In this order:
    is only noted: the store may be changing meanwhile.
 3. In *one* transaction, so that backups and prunes that run meanwhile do not matter: segment headers; the chunk index
    against them; the segments noted in step 2 once more, and now for certain; snapshot records and their ids; every tree
-   below every snapshot, each once, and that every chunk they name is indexed, in its place and of the right length;
+   below every snapshot, each once, and that every chunk they name is indexed, in its place and of the right length; live folders;
    what backups remember of their sources.
 4. If anything was wrong, the paths and snapshots that it touches are looked for, in the damaged trees alone.
 
@@ -37,6 +37,7 @@ from pathlib import Path
 from yester.core.content import HOLE, Content, Span, read_list, unpack_spans
 from yester.core.ids import ID_BYTES, ChunkId, TreeId, chunk_id, snapshot_id
 from yester.core.records import Entry, decode_seen, decode_snapshot, decode_tree, entry_problem
+from yester.engine.check_live import LiveCheck
 from yester.engine.trees import read_tree_record
 from yester.engine.walk import Run, walk_snapshots
 from yester.errors import CorruptionError, FormatError
@@ -88,6 +89,8 @@ class FindingKind(Enum):
     SNAPSHOT = "snapshot"
     SCAN = "scan"
     """What a backup remembers of its source."""
+    LIVE = "live"
+    """A live folder, or what only its versions have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +367,12 @@ class _Check:
         snapshots = self._check_snapshots()
         self._progress.begin("folders")
         for stored in snapshots:
-            self._visit(stored.snapshot.root.tree)
+            self.visit_tree(stored.snapshot.root.tree)
+        self._progress.begin("live folders")
+        live = LiveCheck(self, self._view)
+        for stored in snapshots:
+            live.check_version(stored.snapshot)
+        live.check_folders()
         self._check_scan()
         if self._troubles:
             self._progress.begin("affected files")
@@ -495,15 +503,15 @@ class _Check:
             if len(tree) != ID_BYTES or self._view.get(Table.CHUNKS, tree) is None:
                 self._note((key, "scan"), FindingKind.SCAN, f"backups remember a folder as {tree.hex()}, which is not in the store")
             else:
-                tainted += self._visit(tree)
+                tainted += self.visit_tree(tree)
         if tainted:
             what = f"backups remember {tainted} folders with damage in or below them: new snapshots will have the same damage"
             self._note("scan", FindingKind.SCAN, what)
 
     # Trees and files.
 
-    def _visit(self, root: TreeId) -> bool:
-        """Look at a tree and all below it, unless that was done. Returns whether anything there is damaged."""
+    def visit_tree(self, root: TreeId) -> bool:
+        """See `Structure`."""
         bits = self._places.bits
         frames = [_Frame(-1, iter((root,)))]
         while True:
@@ -582,6 +590,25 @@ class _Check:
                 if trouble is not None:
                     troubles += (trouble,)
         return covered, troubles
+
+    def visit_content(self, content: Content) -> bool:
+        """See `Structure`."""
+        try:
+            return bool(self._look_at_spans(content)[1])
+        except CorruptionError:
+            return True
+
+    def is_first_visit(self, chunk: ChunkId) -> bool:
+        """See `Structure`."""
+        at, trouble = self._need(chunk, FindingKind.TREE)
+        if trouble is not None or self._places.bits[at] & _VISITED:
+            return False
+        self._places.bits[at] |= _VISITED
+        return True
+
+    def note_live(self, key: Hashable, what: str) -> None:
+        """See `Structure`."""
+        self._note((key, "live"), FindingKind.LIVE, what)
 
     def _look_at_list(self, span: Span, level: int) -> tuple[Hashable, ...]:
         """The troubles of a stored span list."""

@@ -21,6 +21,7 @@ import msgspec
 from yester.core.chunking import Chunker
 from yester.core.content import Content
 from yester.core.extents import Extent
+from yester.core.node_row import ROOT_NUMBER
 from yester.core.node_table import FolderMark, NodeMark, encode_table
 from yester.core.records import RECORD_VERSION, Added, Entry, Extra, LiveRoot, Snapshot, Totals, listed_xattr_names
 from yester.engine.backup import PROGRAM
@@ -32,8 +33,6 @@ from yester.store.chunks import ChunkWriter
 from yester.store.live import REMOVED
 from yester.store.segments import Kind
 from yester.store.store import Store
-
-ROOT_NUMBER = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def resolve(store: Store, text: str, *, now_ns: int) -> tuple[StoredSnapshot, by
         stored, path = _find_at(store, source, text[len(source) + 1 :], now_ns=now_ns)
     else:
         stored = _find_newest_or_id(store, source)
-    return stored, _inner_path(stored.snapshot, path)
+    return stored, inner_path(stored.snapshot, path)
 
 
 def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, bytes]]:
@@ -69,7 +69,7 @@ def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, 
     if colon and source in store.sources():
         latest = store.latest_snapshot(source)
         if latest is not None:
-            return [(source, _inner_path(latest.snapshot, inner))]
+            return [(source, inner_path(latest.snapshot, inner))]
     snapshots = [stored.snapshot for stored in reversed(store.snapshots())]
     absolute = os.path.abspath(os.path.join(cwd, path))
     resolved = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
@@ -163,7 +163,7 @@ def _label(stored: StoredSnapshot) -> str:
     return f"{stored.snapshot.source}@{stored.snapshot.name}"
 
 
-def _inner_path(snapshot: Snapshot, text: str) -> bytes:
+def inner_path(snapshot: Snapshot, text: str) -> bytes:
     """PATH as a snapshot has it: relative to its root, without needless slashes and dots."""
     raw = os.fsencode(text)
     parts = _split(raw)

@@ -24,6 +24,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 
+from yester.core.content import Content
 from yester.core.extents import Extent, ExtentMap
 from yester.core.records import NAME_BYTES_MAX, SIZE_MAX, SYMLINK_BYTES_MAX, TIME_NS_MAX, Snapshot
 from yester.engine.live_base import BaseReader
@@ -277,6 +278,13 @@ class LiveTree:
         self._changing(node).truncate(size)
         self._content_changed(node)
 
+    def set_content(self, number: int, content: Content, size: int, hole_bytes: int) -> None:
+        """Have a file consist of what the store holds, without reading or copying any of it."""
+        node = self._file(number)
+        self._changing(node).restart(size)
+        node.base, node.hole_bytes = content, hole_bytes
+        self._content_changed(node)
+
     def set_mode(self, number: int, mode: int) -> None:
         """Set the permission bits."""
         node = self.node(number)
@@ -361,7 +369,7 @@ class LiveTree:
             node = loaded[number]
             names = dict(node.names) if node.names is not None else {}
             if number == ROOT:
-                names = {name: child for name, child in names.items() if not _is_trash(number, name)}
+                names = {name: child for name, child in names.items() if not is_trash(number, name)}
             nodes[number] = cut_of(node, names)
             if node.extents is not None:
                 node.extents.was_shortened = False
@@ -419,7 +427,7 @@ class LiveTree:
             while number not in outside:
                 way.append(number)
                 links = loaded[number].links
-                if not links or _is_trash(*links[0]):
+                if not links or is_trash(*links[0]):
                     outside[number] = False
                     break
                 number = links[0][0]
@@ -429,7 +437,7 @@ class LiveTree:
         wanted: set[int] = set()
         for number in self._unpublished:
             node = loaded[number]
-            outside_links = [parent for parent, name in node.links if is_outside(parent) and not _is_trash(parent, name)]
+            outside_links = [parent for parent, name in node.links if is_outside(parent) and not is_trash(parent, name)]
             if outside_links or number == ROOT:
                 wanted.add(number)
             for parent in outside_links:
@@ -560,7 +568,8 @@ def _add_way(numbers: set[int], folder: int, inodes: Inodes) -> None:
         numbers.add(above)
 
 
-def _is_trash(folder: int, name: bytes) -> bool:
+def is_trash(folder: int, name: bytes) -> bool:
+    """Whether this is the trash of a file manager: it lies in the root, and is part of no version."""
     return folder == ROOT and _TRASH_NAME.fullmatch(name) is not None
 
 

@@ -14,6 +14,7 @@ import logging
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import pyfuse3
@@ -22,8 +23,10 @@ import trio
 from yester.core.records import NAME_BYTES_MAX
 from yester.fs.driver import SnapshotOperations, guarded
 from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing
+from yester.fs.live_orders import Order
 from yester.fs.live_session import LiveSession, source_of
 from yester.fs.old_versions import ROOT_INODE, SNAPSHOTS_NAME, open_versions, versions_of
+from yester.fs.rewind import Touched
 from yester.fs.view import FOREVER_S
 
 BLOCK_BYTES = 512
@@ -35,8 +38,9 @@ _REPLACING = {
     pyfuse3.RENAME_NOREPLACE: Replacing.FORBIDDEN,
     pyfuse3.RENAME_EXCHANGE: Replacing.EXCHANGE,
 }
-_STATE, _VERSIONS, _STATUS, _PUBLISH = b"user.yester.state", b"user.yester.versions", b"user.yester.status", b"user.yester.publish"
-"""Attributes that the mount answers and does not list: the first two of everything, the others of the root."""
+_STATE, _VERSIONS = b"user.yester.state", b"user.yester.versions"
+_STATUS, _ORDER, _REPORT = b"user.yester.status", b"user.yester.order", b"user.yester.report"
+"""Attributes that the mount answers and does not list: the first two of everything, the others of the root (`fs.live_control`)."""
 _OUR_PREFIX = b"user.yester."
 
 _log = logging.getLogger(__name__)
@@ -56,6 +60,7 @@ class LiveOperations(pyfuse3.Operations):
         self._journal = session.journal
         self._view = open_versions(session.store, source_of(session.name), self._tree.path)
         self._old = SnapshotOperations(self._view)
+        session.forget_cached = _forget_cached
         self._listings: dict[int, tuple[int, list[bytes]]] = {}
         self._next_listing = 1
 
@@ -198,8 +203,8 @@ class LiveOperations(pyfuse3.Operations):
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         """Set an extended attribute. Access lists are refused: the kernel would not go by them."""
         self._refuse_old(inode)
-        if inode == ROOT and name == _PUBLISH:
-            await self._session.publish(value.decode("utf-8", "replace"))
+        if inode == ROOT and name == _ORDER:
+            self._session.take_order(_decode_order(value))
             return
         if name.startswith(b"system.posix_acl_"):
             raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
@@ -379,7 +384,32 @@ class LiveOperations(pyfuse3.Operations):
             return b"%d" % await trio.to_thread.run_sync(self._session.count_versions, self._tree.path(number))
         if number == ROOT and name == _STATUS:
             return msgspec.json.encode(self._session.status())
+        if number == ROOT and name == _REPORT:
+            return msgspec.json.encode(self._session.report)
         return None
+
+
+def _decode_order(value: bytes) -> Order:
+    try:
+        order = msgspec.json.decode(value, type=Order)
+        order.path  # noqa: B018 (it raises for what is no hex)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise pyfuse3.FUSEError(errno.EINVAL) from error
+    return order
+
+
+def _forget_cached(touched: list[Touched]) -> None:
+    """Have the kernel forget what it was told of names and nodes that others than itself changed.
+
+    Not on the thread that serves: whoever holds the locks that this takes may be waiting for an answer.
+    """
+    for folder, name, node in touched:
+        with suppress(OSError):  # the kernel does not know it
+            if name:
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(folder), pyfuse3.FileNameT(name))
+        for number in (folder, node):
+            with suppress(OSError):
+                pyfuse3.invalidate_inode(pyfuse3.InodeT(number))
 
 
 def _reply(node: LiveNode) -> pyfuse3.EntryAttributes:

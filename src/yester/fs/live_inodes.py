@@ -17,9 +17,10 @@ from collections.abc import Iterator
 
 from yester.core.content import Content
 from yester.core.extents import ExtentMap
+from yester.core.node_row import damaged, decode_row
 from yester.engine.live_base import EMPTY_FOLDER, BaseFolder, BaseReader
 from yester.fs.live_log import ChangeLog
-from yester.fs.live_nodes import ROOT, LiveNode, NodeNumber, damaged, decode_row, fail, node_of_entry, node_of_row
+from yester.fs.live_nodes import ROOT, LiveNode, NodeNumber, fail, node_of_entry, node_of_row
 from yester.store.live import REMOVED, LiveRows
 
 IDLE_NODES_MAX = 1000

@@ -12,20 +12,18 @@ import msgspec
 
 from yester.core.content import EMPTY, Content
 from yester.core.extents import Extent, ExtentMap
-from yester.core.ids import ID_BYTES, ChunkId, TreeId
+from yester.core.ids import ChunkId
+from yester.core.node_row import ROOT_NUMBER, ROW_VERSION, NodeRow, damaged
 from yester.core.node_table import NODE_ID_BYTES, NodeMark
 from yester.core.records import NAME_BYTES_MAX, SIZE_MAX, Entry
 from yester.engine.live_base import FolderBase
 from yester.engine.live_content import FileCut
 from yester.engine.live_version import CutNode
-from yester.errors import CorruptionError
-from yester.store.live import LiveRows
 
 NodeNumber = NewType("NodeNumber", int)
 NodeId = NewType("NodeId", bytes)
-ROOT: Final = NodeNumber(1)
+ROOT: Final = NodeNumber(ROOT_NUMBER)
 
-ROW_VERSION = 1
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -45,35 +43,6 @@ class NewNode(NamedTuple):
     gid: int
     rdev: int = 0
     target: bytes = b""
-
-
-class NodeRow(msgspec.Struct, frozen=True, array_like=True):
-    """A changed node as it is stored (docs/format.md §10)."""
-
-    version: int
-    node_id: bytes
-    mode: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    links: tuple[tuple[int, bytes], ...]
-    """Each name of it: the number of the folder it is in, and the name. The root has none."""
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    target: bytes = b""
-    """Of a symlink."""
-    base_bytes: int = 0
-    """Of a regular file: how much of its base counts. Of a folder: how many folders are right in it."""
-    base_level: int = 0
-    base: bytes = b""
-    """Of a regular file: the spans of its base. Of a folder: the tree and the node table of its base; nothing if it has none."""
-    hole_bytes: int = 0
-    """Of a regular file: holes in its base."""
-    is_published: bool = False
-    """Whether it is as in the last version, and has a row only for those below it, or for having several names."""
 
 
 @dataclass(slots=True)
@@ -203,21 +172,6 @@ def encode_row(node: LiveNode) -> bytes:
     return msgspec.msgpack.encode(row)
 
 
-def decode_row(number: int, stored: bytes) -> NodeRow:
-    """A stored row.
-
-    Raises:
-        CorruptionError: it is none.
-    """
-    try:
-        row = msgspec.msgpack.decode(stored, type=NodeRow)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise damaged(number, str(error)) from error
-    if row.version != ROW_VERSION:
-        raise damaged(number, f"it has version {row.version}, which this release does not know")
-    return row
-
-
 def node_of_row(number: NodeNumber, row: NodeRow, extents: list[Extent]) -> LiveNode:
     """The node of a row, without the names in it.
 
@@ -242,26 +196,13 @@ def node_of_row(number: NodeNumber, row: NodeRow, extents: list[Extent]) -> Live
     if stat.S_ISDIR(row.mode):
         node.names = {}
         node.subfolders = row.base_bytes
-        if len(row.base) not in (0, 2 * ID_BYTES):
-            raise damaged(number, "its base is not that of a folder")
-        if row.base:
-            node.folder = FolderBase(TreeId(ChunkId(row.base[:ID_BYTES])), ChunkId(row.base[ID_BYTES:]))
+        node.folder = FolderBase(*row.folder_base) if row.folder_base is not None else None
     elif stat.S_ISREG(row.mode):
         if not 0 <= row.base_bytes <= row.size <= SIZE_MAX or (extents and extents[-1].end > row.size):
             raise damaged(number, "its size is not that of its bytes")
         node.extents = ExtentMap(base_bytes=row.base_bytes, size=row.size, extents=tuple(extents))
-        node.base, node.hole_bytes = Content(row.base_level, row.base), row.hole_bytes
+        node.base, node.hole_bytes = row.file_base, row.hole_bytes
     return node
-
-
-def unpublished(rows: LiveRows) -> int:
-    """How many of a folder's nodes differ from its last version; what has no name any more does not count.
-
-    Raises:
-        CorruptionError: a row is damaged.
-    """
-    nodes = (decode_row(number, stored) for number, stored in rows.nodes.items())
-    return sum(not node.is_published for node in nodes if node.links)
 
 
 def cut_of(node: LiveNode, names: dict[bytes, int]) -> CutNode:
@@ -291,12 +232,6 @@ def cut_of(node: LiveNode, names: dict[bytes, int]) -> CutNode:
         node.folder,
         names,
     )
-
-
-def damaged(number: int, problem: str) -> CorruptionError:
-    """The error for a node whose rows cannot be."""
-    message = f"node {number} of a live folder is damaged: {problem}"
-    return CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair")
 
 
 def drop_set_id(node: LiveNode) -> None:

@@ -7,10 +7,11 @@ changed, and on request. Its storing runs on a worker thread; work in the folder
 Threads: everything here belongs to the trio loop, but what is handed to worker threads.
 """
 
+import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,15 +22,20 @@ from yester.engine.history import file_history
 from yester.engine.live_base import BaseReader
 from yester.engine.live_version import Cut, StoredVersion, is_same_version, snapshot_of, store_version
 from yester.engine.trees import TreeReader
-from yester.errors import BusyError, ConflictError, StoreAccessError, StoreFullError, YesterError
+from yester.errors import BusyError, ConflictError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.fs.journal import Journal
 from yester.fs.live import LiveTree
-from yester.fs.live_nodes import random_node_id
+from yester.fs.live_nodes import fail, random_node_id
+from yester.fs.live_orders import LiveStatus, Order, Report
 from yester.fs.live_start import empty_start, start_from
+from yester.fs.rewind import Rewind, Touched
+from yester.fs.view import LIVE_PREFIX
 from yester.store.live import LiveFolders, LiveHead, LiveRows
 from yester.store.store import Store, StoredSnapshot
 
 _LOOK_EVERY_S = 0.5
+_TURN_S = 0.02
+"""So long a rewinding may keep everybody else waiting at a time."""
 _RETRY_S = 30.0
 """After a version could not be made."""
 _NODES_MAX = 60_000
@@ -48,19 +54,9 @@ class Pace:
     interval_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class LiveStatus:
-    """How a live folder is. `problem` is why its last version, or its last commit, failed."""
-
-    dirty_bytes: int
-    changed_nodes: int
-    pending_bytes: int
-    problem: str
-
-
 def source_of(name: str) -> str:
     """The source under which versions of a live folder are snapshots."""
-    return f"live/{name}"
+    return LIVE_PREFIX + name
 
 
 @contextmanager
@@ -112,12 +108,41 @@ class LiveSession:
         self.journal = Journal(self.tree, lambda change: self._folders.apply(name, change), store.free_bytes)
         self._publishing = trio.Lock()
         self._problem = ""
+        self.report = Report(is_running=False)
+        """How far the last order is."""
+        self.forget_cached: Callable[[list[Touched]], None] = lambda _touched: None
+        """Is told, on a worker thread, what was changed by others than the kernel."""
+        self._orders, self._waiting_orders = trio.open_memory_channel[Order](1)
 
     async def run(self) -> None:
-        """Commit, and make versions, until cancelled."""
+        """Commit, make versions, and carry out orders, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.journal.run)
+            nursery.start_soon(self._carry_out_orders)
             await self._publish_now_and_then()
+
+    def take_order(self, order: Order) -> None:
+        """Have an order carried out; `report` tells how far it is. Raises EBUSY while another is."""
+        if self.report.is_running:
+            fail(errno.EBUSY)
+        self.report = Report(is_running=True)
+        self._orders.send_nowait(order)
+
+    async def carry_out(self, order: Order) -> Report:
+        """Carry an order out, and report. What went wrong is in the report."""
+        try:
+            first = await self.publish("" if order.snapshot else order.message)
+            changes = 0
+            if order.snapshot:
+                changes = await self._rewind(order)
+                first = await self.publish(order.message)
+            self.report = Report(is_running=False, changes=changes, published=first.snapshot.name if first is not None else "")
+        except YesterError as error:
+            self.report = Report(is_running=False, error=error.message, hint=error.hint)
+        except OSError as error:
+            message = f"the live folder {self.name!r} could not be rewound: {error.strerror}; some of it may be"
+            self.report = Report(is_running=False, error=message, hint="do it again, or rewind to the version before it")
+        return self.report
 
     async def publish(self, message: str = "") -> StoredSnapshot | None:
         """Make a version of what changed; None if nothing did.
@@ -169,6 +194,29 @@ class LiveSession:
         """In how many versions a path differs. Takes as long as looking into each; runs on any thread."""
         trees = TreeReader(self.store.reader())
         return sum(version.entry is not None for version in file_history(self.store, trees, source_of(self.name), path))
+
+    async def _carry_out_orders(self) -> None:
+        async for order in self._waiting_orders:
+            await self.carry_out(order)
+
+    async def _rewind(self, order: Order) -> int:
+        """Rewind, with a turn for others now and then; how many operations it took."""
+        found = self.store.find_snapshots_by_id(order.snapshot)
+        if not found:
+            message = f"the snapshot {order.snapshot} is not there any more; nothing was changed"
+            raise NotFoundError(message)
+        steps = Rewind(self.tree, TreeReader(self.store.reader())).run(found[0].snapshot.root, order.path)
+        changes, is_done = 0, False
+        while not is_done:
+            touched, turn_s = [], trio.current_time() + _TURN_S
+            while not is_done and trio.current_time() < turn_s:
+                step = next(steps, None)
+                is_done = step is None
+                touched += [step] if step is not None else []
+            changes += len(touched)
+            self.report = Report(is_running=True, changes=changes)
+            await trio.to_thread.run_sync(self.forget_cached, touched)
+        return changes
 
     async def _store(self, cut: Cut) -> StoredVersion:
         await self._sync()

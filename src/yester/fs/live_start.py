@@ -85,6 +85,7 @@ class _Start:
             node = self._folders[folder.number] = node_of_entry(NodeNumber(folder.parent), folder.entry, mark)
             if not way:
                 node.links = []
+                node.is_published = False  # it shall have a version of its own, to come back to
                 return self._next, self._rows()
             _add_subfolder(way[-1], mark)
 

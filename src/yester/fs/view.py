@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the snapshot mount means: names, inodes, attributes and bytes, without FUSE.
 
-    snapshots/<source>/<YYYY-MM-DD_HH-MM-SS>/…     every snapshot
+    snapshots/<source>/<YYYY-MM-DD_HH-MM-SS>/…     every snapshot; of a live folder <source> is `live/<name>`
     snapshots/<source>/latest                      a symlink to the newest
     at/<time>/<source>                             a symlink to the newest snapshot not after that time
     versions/<source>/<path>/<snapshot><.ext>      the distinct versions of one file
@@ -48,6 +48,8 @@ FOREVER_S = 10.0**8
 GROWING_S = 0.5
 """For folders in which a new snapshot must appear within a second."""
 
+LIVE_PREFIX = "live/"
+"""Begins the source of a live folder. No other source has a slash in its name."""
 BLOCK_BYTES = 512
 _OPEN_READERS = 64
 """Files whose decoded content list is kept. Reading one not among them decodes it again: 3 µs."""
@@ -181,39 +183,69 @@ class RootFolder(Folder):
         return AtFolder(inode, self, name) if name == b"at" else VersionsRoot(inode, self, name)
 
 
-class SnapshotsFolder(Folder):
+class SourcesFolder(Folder):
+    """A folder of sources. Those of live folders are called `live/<name>`, and stand in a folder of that name."""
+
+    __slots__ = ("group",)
+
+    def __init__(self, inode: Inode, parent: Folder, name: bytes, group: str = "") -> None:
+        """`group` is what the sources in it begin with, slash included."""
+        super().__init__(inode, parent, name)
+        self.group: Final = group
+
+    def sources(self, view: "View") -> Iterable[str]:
+        """The sources that it shows, whatever their group, sorted."""
+        return view.index.sources()
+
+    def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
+        inner = (source[len(self.group) :] for source in self.sources(view) if source.startswith(self.group))
+        return dict.fromkeys((os.fsencode(name.partition("/")[0]) for name in inner), None).items()
+
+    def make(self, view: "View", inode: Inode, name: bytes) -> Node:
+        source = self.group + os.fsdecode(name)
+        if source in self.sources(view):
+            return self.make_source(view, inode, name, source)
+        return type(self)(inode, self, name, source + "/")
+
+    def make_source(self, view: "View", inode: Inode, name: bytes, source: str) -> Node:
+        """The node of a source."""
+        raise NotImplementedError
+
+
+class SnapshotsFolder(SourcesFolder):
     """`snapshots`: the sources."""
 
     __slots__ = ()
 
-    def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
-        return [(os.fsencode(source), None) for source in view.index.sources()]
-
-    def make(self, view: "View", inode: Inode, name: bytes) -> Node:
-        return SourceFolder(inode, self, name)
+    def make_source(self, view: "View", inode: Inode, name: bytes, source: str) -> Node:
+        return SourceFolder(inode, self, name, source)
 
 
 class SourceFolder(Folder):
     """`snapshots/<source>`: its snapshots, and `latest`."""
 
-    __slots__ = ()
+    __slots__ = ("source",)
+
+    def __init__(self, inode: Inode, parent: Folder, name: bytes, source: str) -> None:
+        super().__init__(inode, parent, name)
+        self.source: Final = source
 
     def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
-        yield from view.index.roots(os.fsdecode(self.name)).items()
+        yield from view.index.roots(self.source).items()
         yield b"latest", None
 
     def has(self, view: "View", name: bytes) -> bool:
-        return name == b"latest" or name in view.index.roots(os.fsdecode(self.name))
+        return name == b"latest" or name in view.index.roots(self.source)
 
     def find_entry(self, view: "View", name: bytes) -> Entry | None:
-        return view.index.roots(os.fsdecode(self.name)).get(name)
+        return view.index.roots(self.source).get(name)
 
     def make(self, view: "View", inode: Inode, name: bytes) -> Node:
-        latest = view.store.latest_snapshot(os.fsdecode(self.name))
+        latest = view.store.latest_snapshot(self.source)
         return Link(inode, self, name, os.fsencode(latest.snapshot.name) if latest else b".")
 
     def mtime_ns(self, view: "View") -> int:
-        latest = view.store.latest_snapshot(os.fsdecode(self.name))
+        latest = view.store.latest_snapshot(self.source)
         return latest.snapshot.time_ns if latest else view.started_ns
 
 
@@ -236,37 +268,40 @@ class AtFolder(Folder):
         return AtTimeFolder(inode, self, name)
 
 
-class AtTimeFolder(Folder):
+class AtTimeFolder(SourcesFolder):
     """`at/<time>`: for each source that had a snapshot by then, a symlink to the newest of those."""
 
-    __slots__ = ()
+    __slots__ = ("when",)
 
-    def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
-        return [(os.fsencode(source), None) for source in view.index.sources() if self._snapshot(view, source)]
+    def __init__(self, inode: Inode, parent: Folder, name: bytes, group: str = "") -> None:
+        super().__init__(inode, parent, name, group)
+        self.when: Final[str] = parent.when if isinstance(parent, AtTimeFolder) else os.fsdecode(name)
+
+    def sources(self, view: "View") -> Iterable[str]:
+        return [source for source in view.index.sources() if self._snapshot(view, source)]
 
     def has(self, view: "View", name: bytes) -> bool:
-        return self._snapshot(view, os.fsdecode(name)) is not None
+        source = self.group + os.fsdecode(name)
+        return self._snapshot(view, source) is not None or super().has(view, name)
 
-    def make(self, view: "View", inode: Inode, name: bytes) -> Node:
-        found = self._snapshot(view, os.fsdecode(name))
-        target = b"../../snapshots/%s/%s" % (name, os.fsencode(found.snapshot.name)) if found else b"."
+    def make_source(self, view: "View", inode: Inode, name: bytes, source: str) -> Node:
+        found = self._snapshot(view, source)
+        up = b"../" * (2 + self.group.count("/"))
+        target = b"%ssnapshots/%s/%s" % (up, os.fsencode(source), os.fsencode(found.snapshot.name)) if found else b"."
         return Link(inode, self, name, target)
 
     def _snapshot(self, view: "View", source: str) -> StoredSnapshot | None:
-        until_ns = parse_time(os.fsdecode(self.name), now_ns=time.time_ns())
+        until_ns = parse_time(self.when, now_ns=time.time_ns())
         return view.store.snapshot_at(source, until_ns)
 
 
-class VersionsRoot(Folder):
+class VersionsRoot(SourcesFolder):
     """`versions`: the sources."""
 
     __slots__ = ()
 
-    def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
-        return [(os.fsencode(source), None) for source in view.index.sources()]
-
-    def make(self, view: "View", inode: Inode, name: bytes) -> Node:
-        return VersionsFolder(inode, self, name, os.fsdecode(name), b"")
+    def make_source(self, view: "View", inode: Inode, name: bytes, source: str) -> Node:
+        return VersionsFolder(inode, self, name, source, b"")
 
 
 class HistoryFolder(Folder):
@@ -359,7 +394,7 @@ class SnapshotIndex:
         """All sources, sorted."""
         self.generation()
         if self._sources is None:
-            self._sources = [source for source in self._store.sources() if _may_show(os.fsencode(source))]
+            self._sources = [source for source in self._store.sources() if _may_show(os.fsencode(source.removeprefix(LIVE_PREFIX)))]
         return self._sources
 
     def roots(self, source: str) -> dict[bytes, Entry]:

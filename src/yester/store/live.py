@@ -79,7 +79,7 @@ class LiveFolders:
     def names(self) -> list[str]:
         """All there are, sorted."""
         with self._environment.read() as view:
-            return [name.decode("utf-8", "surrogateescape") for name, _ in view.iterate(Table.LIVE_FOLDERS)]
+            return list(iter_names(view))
 
     def create(self, name: str, *, next_node: int, nodes: Mapping[int, bytes]) -> LiveHead:
         """Make a folder of these nodes, the root at least; durable on return.
@@ -109,7 +109,7 @@ class LiveFolders:
             NotFoundError: there is none of that name. CorruptionError, FormatError: it is not what it should be.
         """
         with self._environment.read() as view:
-            return self._head(view, name)
+            return _load_head(view, name)
 
     def load(self, name: str) -> LiveRows:
         """Everything about a folder as it is now. 2 µs a row.
@@ -118,14 +118,7 @@ class LiveFolders:
             NotFoundError: there is none of that name. CorruptionError, FormatError: its rows are not what they should be.
         """
         with self._environment.read() as view:
-            return _load_rows(view, self._head(view, name))
-
-    def _head(self, view: ReadTransaction, name: str) -> LiveHead:
-        value = view.get(Table.LIVE_FOLDERS, _name_key(name))
-        if value is None:
-            message = f"there is no live folder {name!r} in {self._environment.path}"
-            raise NotFoundError(message, hint="`yester status` lists those there are")
-        return _decode_head(_name_key(name), value)
+            return load_rows(view, name)
 
     def apply(self, name: str, change: LiveChange) -> StoredSnapshot | None:
         """Make a change; durable on return, and whole or not at all. Returns the snapshot, if one was published.
@@ -185,7 +178,16 @@ class LiveFolders:
         self._environment.write(apply)
 
 
-def _load_rows(view: ReadTransaction, head: LiveHead) -> LiveRows:
+def iter_names(view: ReadTransaction) -> Iterator[str]:
+    """The names of all live folders, sorted; none where a store of an earlier release, which has no table of them, is only read."""
+    if view.has_table(Table.LIVE_FOLDERS):
+        for name, _ in view.iterate(Table.LIVE_FOLDERS):
+            yield name.decode("utf-8", "surrogateescape")
+
+
+def load_rows(view: ReadTransaction, name: str) -> LiveRows:
+    """As `LiveFolders.load`, in a transaction that sees more than that."""
+    head = _load_head(view, name)
     rows = LiveRows(head)
     for key, value in _rows(view, Table.LIVE_NODES, head):
         rows.nodes[_number(key)] = bytes(value)
@@ -199,6 +201,14 @@ def _load_rows(view: ReadTransaction, head: LiveHead) -> LiveRows:
         rows.batch_bytes[_number(key)] = len(value)
     _judge_extents(rows)
     return rows
+
+
+def _load_head(view: ReadTransaction, name: str) -> LiveHead:
+    value = view.get(Table.LIVE_FOLDERS, _name_key(name)) if view.has_table(Table.LIVE_FOLDERS) else None
+    if value is None:
+        message = f"there is no live folder {name!r} in the store"
+        raise NotFoundError(message, hint="`yester status` lists those there are")
+    return _decode_head(_name_key(name), value)
 
 
 def _judge_extents(rows: LiveRows) -> None:

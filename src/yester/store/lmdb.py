@@ -111,6 +111,10 @@ class ReadTransaction:
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             return bytes(cursor.key()) if cursor.last() else None
 
+    def has_table(self, table: Table) -> bool:
+        """Whether the store has a table. One of an earlier release may lack some as long as it is only read."""
+        return table in self._handles
+
     def used_pages(self) -> int:
         """How many pages all tables take, but for LMDB's own lists of tables and of free pages."""
         stats = [self._transaction.stat(handle) for handle in self._handles.values()]

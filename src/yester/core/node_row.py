@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Rows: the changed nodes of a live folder as they are stored (docs/format.md §10)."""
+
+import stat
+
+import msgspec
+
+from yester.core.content import Content
+from yester.core.ids import ID_BYTES, ChunkId, TreeId
+from yester.errors import CorruptionError
+
+ROW_VERSION = 1
+ROOT_NUMBER = 1
+"""The number of the root of every live folder."""
+
+
+class NodeRow(msgspec.Struct, frozen=True, array_like=True):
+    """A changed node as it is stored."""
+
+    version: int
+    node_id: bytes
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    links: tuple[tuple[int, bytes], ...]
+    """Each name of it: the number of the folder it is in, and the name. The root has none."""
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    target: bytes = b""
+    """Of a symlink."""
+    base_bytes: int = 0
+    """Of a regular file: how much of its base counts. Of a folder: how many folders are right in it."""
+    base_level: int = 0
+    base: bytes = b""
+    """Of a regular file: the spans of its base. Of a folder: the tree and the node table of its base; nothing if it has none."""
+    hole_bytes: int = 0
+    """Of a regular file: holes in its base."""
+    is_published: bool = False
+    """Whether it is as in the last version, and has a row only for those below it, or for having several names."""
+
+    @property
+    def file_base(self) -> Content:
+        """The base of a regular file; empty for all else."""
+        return Content(self.base_level, self.base) if stat.S_ISREG(self.mode) else Content(0, b"")
+
+    @property
+    def folder_base(self) -> tuple[TreeId, ChunkId] | None:
+        """Tree and node table of the base of a folder; None if it has none, or is none."""
+        if not stat.S_ISDIR(self.mode) or not self.base:
+            return None
+        return TreeId(ChunkId(self.base[:ID_BYTES])), ChunkId(self.base[ID_BYTES:])
+
+
+def decode_row(number: int, stored: bytes) -> NodeRow:
+    """A stored row.
+
+    Raises:
+        CorruptionError: it is none.
+    """
+    try:
+        row = msgspec.msgpack.decode(stored, type=NodeRow)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise damaged(number, str(error)) from error
+    if row.version != ROW_VERSION:
+        raise damaged(number, f"it has version {row.version}, which this release does not know")
+    if stat.S_ISDIR(row.mode) and len(row.base) not in (0, 2 * ID_BYTES):
+        raise damaged(number, "its base is not that of a folder")
+    return row
+
+
+def damaged(number: int, problem: str) -> CorruptionError:
+    """The error for a node whose rows cannot be."""
+    message = f"node {number} of a live folder is damaged: {problem}"
+    return CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Asking a live folder that is mounted, or one that is not, for something that takes its time: a version, a rewinding.
+
+A mounted one belongs to the process that serves it, so it is asked by way of the mount: an *order* is the value that the attribute
+`ORDER_XATTR` of the mount's root is set to, and reading `REPORT_XATTR` tells how far it is. Each is a request that is answered at once,
+however long the work takes. Setting an attribute needs the right to write there, which is the right to do the same by hand.
+
+Threads: `carry_out` waits, and calls for it on a thread of its own.
+"""
+
+import errno
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+
+from yester.engine.live_rows import dirty_bytes, unpublished
+from yester.errors import BusyError, MountError, YesterError
+from yester.fs.live_orders import LiveStatus, Order, Report
+from yester.fs.live_session import LiveSession, Pace, open_folder, source_of
+from yester.fs.mount_table import MountedAt, mounts
+from yester.store.live import LiveFolders
+from yester.store.store import Store, StoredSnapshot
+
+ORDER_XATTR, REPORT_XATTR, STATUS_XATTR = "user.yester.order", "user.yester.report", "user.yester.status"
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFolder:
+    """A live folder of a store: where it is mounted, if this process can see that, and how it is."""
+
+    name: str
+    mounted_at: Path | None
+    is_answering: bool
+    status: LiveStatus
+    last: StoredSnapshot | None
+    """Its last version."""
+
+
+def find_mount_point(store: Path, name: str) -> Path | None:
+    """Where a live folder is mounted; None if it is not, or where this process cannot see it. A dead mount does not count."""
+    mount = _find_mount(store, name)
+    return mount.path if mount is not None and not mount.is_dead() else None
+
+
+def find_live_folders(store: Store) -> list[LiveFolder]:
+    """All live folders of a store, sorted by name.
+
+    Raises:
+        CorruptionError, FormatError: what the store has of one is damaged.
+    """
+    return [_describe(store, name) for name in LiveFolders(store.environment).names()]
+
+
+def find_snapshot_mounts(store: Path) -> list[Path]:
+    """Where the snapshots of a store are mounted."""
+    ours = (mount for mount in mounts() if mount.is_ours and not mount.live_name)
+    return [mount.path for mount in ours if os.path.realpath(mount.store) == os.path.realpath(store)]
+
+
+def _find_mount(store: Path, name: str) -> MountedAt | None:
+    ours = (mount for mount in mounts() if mount.is_ours and mount.live_name == name)
+    return next((mount for mount in ours if os.path.realpath(mount.store) == os.path.realpath(store)), None)
+
+
+def _describe(store: Store, name: str) -> LiveFolder:
+    mount = _find_mount(store.path, name)
+    is_answering, status = True, None
+    if mount is not None:
+        try:
+            is_answering = not mount.is_dead()
+            status = msgspec.json.decode(os.getxattr(mount.path, STATUS_XATTR), type=LiveStatus) if is_answering else None
+        except (BusyError, OSError, msgspec.DecodeError):
+            is_answering = False
+    if status is None:
+        rows = LiveFolders(store.environment).load(name)
+        status = LiveStatus(dirty_bytes(rows), unpublished(rows), 0, "")
+    return LiveFolder(name, mount.path if mount is not None else None, is_answering, status, store.latest_snapshot(source_of(name)))
+
+
+def carry_out(store: Store, name: str, order: Order, *, mount_point: Path | None) -> Report:
+    """Have an order carried out: by the process that has the folder mounted at `mount_point`, or here.
+
+    Raises:
+        YesterError: it failed, as the error says. BusyError: the folder is in use where this process cannot see it, or has another
+            order.
+    """
+    report = _ask(mount_point, order) if mount_point is not None else trio.run(_carry_out_here, store, name, order)
+    if report.error:
+        raise YesterError(report.error, hint=report.hint)
+    return report
+
+
+def _ask(mount_point: Path, order: Order) -> Report:
+    try:
+        os.setxattr(mount_point, ORDER_XATTR, msgspec.json.encode(order))
+        while (report := msgspec.json.decode(os.getxattr(mount_point, REPORT_XATTR), type=Report)).is_running:
+            time.sleep(_POLL_S)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            message = f"the live folder at {mount_point} is busy with another order; nothing was changed"
+            raise BusyError(message, hint="try again when that is done") from error
+        message = f"the live folder at {mount_point} cannot be asked: {error.strerror}"
+        raise MountError(message, hint="its user can; see also its log") from error
+    return report
+
+
+async def _carry_out_here(store: Store, name: str, order: Order) -> Report:
+    with open_folder(store, name) as rows:
+        session = LiveSession(store, name, rows, Pace())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            report = await session.carry_out(order)
+            nursery.cancel_scope.cancel()
+    return report
