@@ -235,7 +235,7 @@ class LiveSession:
         retry_s = 0.0
         done = self.tree.change_count if not self.tree.unpublished_nodes else -1
         while True:
-            await trio.sleep(_LOOK_EVERY_S)
+            await trio.sleep(min(_LOOK_EVERY_S, self._pace.quiet_s / 2))
             now_s, count = trio.current_time(), self.tree.change_count
             if count == done or now_s < retry_s:
                 continue
