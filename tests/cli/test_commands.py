@@ -15,7 +15,7 @@ import pytest
 from tests.cli.conftest import Run
 from yester.store.store import Store
 
-COMMANDS = ["init", "backup", "snapshots", "ls", "cat", "log", "find", "diff", "restore", "mount", "umount", "stats", "check"]
+COMMANDS = ["init", "backup", "snapshots", "ls", "cat", "log", "find", "diff", "restore", "mount", "umount", "desktop", "stats", "check"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -34,6 +34,7 @@ COMMANDS = {
     "rewind": "Make a live folder as it was at a time.",
     "status": "Show live folders and mounts.",
     "umount": "End a mount.",
+    "desktop": 'Put "Previous versions" into menus of file managers.',
     "stats": "Show what the store holds and takes.",
     "check": "Look for damage in the store.",
 }
