@@ -269,7 +269,7 @@ def _show_message(error: YesterError) -> None:
     """Show an error on the screen, if there is one and something to show it with: whoever chose from a menu has no terminal."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
-    text = f"{error.message}\n{error.hint}".strip()
+    text = f"{error.message}\n\n{error.hint}".strip()
     tries: list[tuple[list[str], Callable[[list[str]], bool]]] = [
         (["notify-send", "--app-name=yester", f"--icon={ICON}", "--", LABEL, escape(text, quote=False)], _succeeds),
         (["zenity", "--info", "--no-markup", f"--title={LABEL}", f"--text={text}"], _starts),
