@@ -399,7 +399,11 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write(folder / ".snapshots" / "2026-11-22_10-00-00" / "ann.txt", b"")
         write(folder / "ann.txt", b"")
     (live / "new" / ".snapshots").mkdir(parents=True)
-    table = [MountedAt(Path("/"), "ext4", "/dev/sda", 1), MountedAt(tmp_path, "ext4", "/dev/sda", 2), MountedAt(live, FSTYPE, "/store", 3)]
+    table = [
+        MountedAt(Path("/"), "ext4", "/dev/sda", 1),
+        MountedAt(tmp_path, "ext4", "/dev/sda", 2),
+        MountedAt(live, FSTYPE, "/store:live/work", 3),
+    ]
     monkeypatch.setattr(mounting, "mounts", lambda: table)
     return live
 
@@ -435,7 +439,7 @@ def test_without_versions_the_person_is_told_why(live: Path, tmp_path: Path, mon
         find_versions(live / "away" / "ann.txt")
     with pytest.raises(NotFoundError, match="is in no live folder"):
         find_versions(tmp_path / "elsewhere" / "ann.txt")
-    (live / ".snapshots").rename(tmp_path / "away")
+    monkeypatch.setattr(mounting, "mounts", lambda: [MountedAt(live, FSTYPE, "/store", 3)])
     with pytest.raises(NotFoundError, match="is an old version already"):
         find_versions(live / "letters" / "ann.txt")
     monkeypatch.setattr(MountedAt, "is_dead", lambda _: True)
@@ -449,6 +453,7 @@ def test_a_snapshot_mount_that_hangs_stops_nobody(live: Path, tmp_path: Path, mo
         raise BusyError(message)
 
     monkeypatch.setattr(MountedAt, "is_dead", hang)
+    monkeypatch.setattr(mounting, "mounts", lambda: [MountedAt(live, FSTYPE, "/store", 3)])
     with pytest.raises(NotFoundError, match="is in no live folder"):
         find_versions(tmp_path / "elsewhere")
 

@@ -71,3 +71,23 @@ def test_nothing_to_show_it_with_is_said(place: Place, programs: Path) -> None:
     assert done.returncode == 1
     assert f"nothing that is installed can show {place.point}/versions/docs/ann.txt" in done.stderr
     place.unmount()
+
+
+def test_in_a_live_folder_the_versions_beside_it_are_shown(place: Place, programs: Path) -> None:
+    server = place.mount_live()
+    file = place.point / "letters" / "ann.txt"
+    file.parent.mkdir()
+    file.write_text("dear Ann")
+    versions = file.parent / ".snapshots"
+    assert "has no old versions yet" in opened(place, programs, file)
+    os.setxattr(place.point, "user.yester.publish", b"")
+    assert opened(place, programs, file) == f"xdg-open:{versions}"
+    assert opened(place, programs, file.parent) == f"xdg-open:{versions}"
+    assert opened(place, programs, place.point) == f"xdg-open:{place.point}/.snapshots"
+    [version] = versions.iterdir()
+    assert opened(place, programs, version / "ann.txt") == f"xdg-open:{versions}"
+    assert "is in no live folder" in opened(place, programs, place.write("new.txt"))
+    server.signal(signal.SIGKILL)
+    server.wait_ended()
+    assert "is gone" in opened(place, programs, file)
+    assert place.run("umount", place.point).returncode == 0

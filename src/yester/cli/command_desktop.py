@@ -215,7 +215,7 @@ def _versions_in_mount(mount: "MountedAt", path: Path) -> Path:
     if mount.is_dead():
         message = f"the process that served {mount.path} is gone"
         raise MountError(message, hint=f"take the mount away with `yester umount {mount.path}`, then mount it again")
-    if not (mount.path / _SNAPDIR).is_dir():
+    if not mount.live_name:
         message = f"{path} is an old version already: {mount.path} shows snapshots"
         raise NotFoundError(message, hint=f"all versions of one file are in {mount.path}/versions")
     inner = path.relative_to(mount.path).parts
@@ -240,9 +240,9 @@ def _versions_in_snapshots(mount: "MountedAt", path: Path) -> Path | None:
     from yester.store.store import Store
 
     with suppress(YesterError, OSError):
-        if mount.is_dead() or (mount.path / _SNAPDIR).exists():
+        if mount.live_name or mount.is_dead():
             return None
-        with Store.open(Path(mount.source)) as store:
+        with Store.open(mount.store) as store:
             targets = find_history_targets(store, os.fspath(path), Path("/"))
         for source, inner in targets:
             found = mount.path / "versions" / source / os.fsdecode(inner)
