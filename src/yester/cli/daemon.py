@@ -76,7 +76,7 @@ def run_mount(mount_point: Path, serve: Serve, *, log_file: Path | None, in_fore
             raise SystemExit(os.waitstatus_to_exitcode(status))
         message = f"the process that should serve {mount_point} ended before it did; nothing is mounted"
         raise MountError(message, hint=f"its log is {log_file}")
-    os.statvfs(mount_point)
+    os.stat(mount_point)  # The kernel takes the folder for root's until it has asked: its owner's chmod would be refused.
 
 
 def _settle() -> None:
