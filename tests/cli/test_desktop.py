@@ -20,8 +20,8 @@ from yester.cli import desktop_files
 from yester.cli.command_desktop import find_versions
 from yester.cli.main import main
 from yester.errors import BusyError, MountError, NotFoundError
-from yester.fs import mounting
-from yester.fs.mounting import FSTYPE, MountedAt
+from yester.fs import mount_table
+from yester.fs.mount_table import FSTYPE, MountedAt
 
 UCA = ".config/Thunar/uca.xml"
 OTHERS = [
@@ -404,7 +404,7 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         MountedAt(tmp_path, "ext4", "/dev/sda", 2),
         MountedAt(live, FSTYPE, "/store:live/work", 3),
     ]
-    monkeypatch.setattr(mounting, "mounts", lambda: table)
+    monkeypatch.setattr(mount_table, "mounts", lambda: table)
     return live
 
 
@@ -439,7 +439,7 @@ def test_without_versions_the_person_is_told_why(live: Path, tmp_path: Path, mon
         find_versions(live / "away" / "ann.txt")
     with pytest.raises(NotFoundError, match="is in no live folder"):
         find_versions(tmp_path / "elsewhere" / "ann.txt")
-    monkeypatch.setattr(mounting, "mounts", lambda: [MountedAt(live, FSTYPE, "/store", 3)])
+    monkeypatch.setattr(mount_table, "mounts", lambda: [MountedAt(live, FSTYPE, "/store", 3)])
     with pytest.raises(NotFoundError, match="is an old version already"):
         find_versions(live / "letters" / "ann.txt")
     monkeypatch.setattr(MountedAt, "is_dead", lambda _: True)
@@ -453,7 +453,7 @@ def test_a_snapshot_mount_that_hangs_stops_nobody(live: Path, tmp_path: Path, mo
         raise BusyError(message)
 
     monkeypatch.setattr(MountedAt, "is_dead", hang)
-    monkeypatch.setattr(mounting, "mounts", lambda: [MountedAt(live, FSTYPE, "/store", 3)])
+    monkeypatch.setattr(mount_table, "mounts", lambda: [MountedAt(live, FSTYPE, "/store", 3)])
     with pytest.raises(NotFoundError, match="is in no live folder"):
         find_versions(tmp_path / "elsewhere")
 

@@ -45,8 +45,8 @@ class Server:
         self.store = place / "store"
         self.point.mkdir()
         Store.create(self.store, chunking=SMALL_CHUNKS).close()
-        arguments = [self.store, self.point, "0.01", "0.03"]
-        self._process = subprocess.Popen(
+        arguments = [os.fspath(self.store), os.fspath(self.point), "0.01", "0.03"]
+        self._process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.live_server", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -148,6 +148,11 @@ class Place:
         assert (done.stdout, done.returncode) == ("", 0), done.stderr
         return self.watch(find_server(self.point))
 
+    def make_version(self) -> None:
+        """Have a version made of the live folder."""
+        done = self.run("snapshot", "--store", self.store, "work")
+        assert (done.stderr, done.returncode) == ("", 0)
+
     def mount_counting(self, counts: Path) -> Server:
         """Mount the store in a process that writes the name of each request it gets into a file."""
         command: list[str | Path] = [

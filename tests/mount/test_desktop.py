@@ -80,7 +80,7 @@ def test_in_a_live_folder_the_versions_beside_it_are_shown(place: Place, program
     file.write_text("dear Ann")
     versions = file.parent / ".snapshots"
     assert "has no old versions yet" in opened(place, programs, file)
-    os.setxattr(place.point, "user.yester.publish", b"")
+    place.make_version()
     assert opened(place, programs, file) == f"xdg-open:{versions}"
     assert opened(place, programs, file.parent) == f"xdg-open:{versions}"
     assert opened(place, programs, place.point) == f"xdg-open:{place.point}/.snapshots"

@@ -60,8 +60,13 @@ SERVER = """\
 class Live:
     """A live folder that is mounted, and when its versions were made."""
 
-    folder: Path
+    place: Place
     versions: list[datetime] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where it is mounted."""
+        return self.place.point
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file that is older than any version."""
@@ -72,7 +77,7 @@ class Live:
 
     def make_version(self) -> None:
         """Publish a version."""
-        os.setxattr(self.folder, "user.yester.publish", b"")
+        self.place.make_version()
         times = [datetime.strptime(name, VERSION_NAME).replace(tzinfo=UTC) for name in os.listdir(self.folder / ".snapshots")]
         assert len(times) == len(self.versions) + 1
         self.versions.append(max(times))
@@ -82,7 +87,7 @@ class Live:
 def live(module_place: Place) -> Iterator[Live]:
     """A live folder with two versions, and different from both."""
     module_place.mount_live(*(["--allow-other"] if IS_ROOT else []))
-    live = Live(module_place.point)
+    live = Live(module_place)
     live.folder.chmod(0o777)
     live.write("report.odt", b"first")
     live.write("letters/an Größe.txt", b"dear Ann")

@@ -30,7 +30,7 @@ from yester.cli.output import print_json, print_table
 from yester.errors import MountError, NotFoundError, StoreAccessError, UsageError, YesterError
 
 if TYPE_CHECKING:
-    from yester.fs.mounting import MountedAt
+    from yester.fs.mount_table import MountedAt
 
 SKIPPED = 3
 _MESSAGE_WAIT_S = 2.0
@@ -189,7 +189,7 @@ def find_versions(path: Path) -> Path:
     Raises:
         NotFoundError: there are none, or nothing that runs knows of any. MountError, BusyError: the mount it is in is dead, or hangs.
     """
-    from yester.fs.mounting import mounts
+    from yester.fs.mount_table import mounts
 
     absolute = Path(os.path.abspath(path))
     # Not the last component: of a symlink, the versions of the link itself are asked for.

@@ -12,7 +12,7 @@ import logging
 import stat
 from dataclasses import dataclass, replace
 
-from yester.core.ids import TreeId
+from yester.core.ids import SnapshotId, TreeId
 from yester.core.records import Entry
 from yester.core.treediff import same_entry
 from yester.engine.trees import TreeReader, find_entry
@@ -45,20 +45,44 @@ def file_history(store: Store, trees: TreeReader, source: str, path: bytes) -> t
     snapshots that share a folder are told apart by its id alone. 100 snapshots of the Linux source, each with other
     changes: 0.08 s.
     """
-    finder = _PathFinder(trees, path)
-    versions: list[Version] = []
-    for stored in store.snapshots(source):
+    return PathHistory(store, trees, source, path).update()
+
+
+class PathHistory:
+    """The versions of a path, kept up to date: only snapshots that were added since are looked into."""
+
+    def __init__(self, store: Store, trees: TreeReader, source: str, path: bytes) -> None:
+        self._store = store
+        self._trees = trees
+        self._source = source
+        self._path = path
+        self._finder = _PathFinder(trees, path)
+        self._seen: list[SnapshotId] = []
+        self._versions: list[Version] = []
+
+    def update(self) -> tuple[Version, ...]:
+        """As `file_history`, of all snapshots that there are now."""
+        snapshots = self._store.snapshots(self._source)
+        ids = [stored.id for stored in snapshots]
+        if ids[: len(self._seen)] != self._seen:  # some are gone, or came in between
+            self._versions, self._seen = [], []
+        for stored in snapshots[len(self._seen) :]:
+            self._add(stored)
+        self._seen = ids
+        return tuple(self._versions)
+
+    def _add(self, stored: StoredSnapshot) -> None:
+        versions = self._versions
         try:
-            entry = finder.find(stored.snapshot.root)
+            entry = self._finder.find(stored.snapshot.root)
         except (CorruptionError, FormatError) as error:
-            shown = path.decode("utf-8", "backslashreplace")
-            _log.warning("%s@%s is left out of the history of %s: %s", source, stored.snapshot.name, shown, error.message)
-            continue
+            shown = self._path.decode("utf-8", "backslashreplace")
+            _log.warning("%s@%s is left out of the history of %s: %s", self._source, stored.snapshot.name, shown, error.message)
+            return
         if versions and _is_same(versions[-1].entry, entry):
             versions[-1] = replace(versions[-1], last=stored, count=versions[-1].count + 1)
         elif versions or entry is not None:
             versions.append(Version(entry, stored, stored, 1))
-    return tuple(versions)
 
 
 class _PathFinder:

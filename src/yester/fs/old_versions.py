@@ -17,7 +17,7 @@ from typing import Final
 from yester.core.node_table import NUMBER_MAX
 from yester.core.records import Entry
 from yester.core.times import snapshot_name
-from yester.engine.history import file_history
+from yester.engine.history import PathHistory
 from yester.engine.trees import TreeReader
 from yester.fs.view import Folder, HistoryFolder, Inode, Node, Presentation, View
 from yester.store.store import Store
@@ -52,17 +52,20 @@ class OldVersions(Folder):
 class FolderVersions(HistoryFolder):
     """`.snapshots` of one folder."""
 
-    __slots__ = ("_loaded_path", "_path_of", "_source")
+    __slots__ = ("_history", "_loaded_path", "_path_of", "_source")
 
     def __init__(self, inode: Inode, parent: OldVersions, name: bytes, source: str, path_of: Callable[[], bytes]) -> None:
         super().__init__(inode, parent, name)
         self._source: Final = source
         self._path_of: Final = path_of
         self._loaded_path = b""
+        self._history: PathHistory | None = None
 
     def is_loaded(self, view: View) -> bool:
         path, self._loaded_path = self._loaded_path, self._path_of()
-        return path == self._loaded_path and super().is_loaded(view)
+        if path != self._loaded_path:
+            self._history = None
+        return self._history is not None and super().is_loaded(view)
 
     @property
     def path(self) -> bytes:
@@ -70,7 +73,9 @@ class FolderVersions(HistoryFolder):
 
     def find_content(self, view: View, trees: TreeReader) -> dict[bytes, Entry | None]:
         content: dict[bytes, Entry | None] = {}
-        for version in file_history(view.store, trees, self._source, self._loaded_path):
+        history = self._history or PathHistory(view.store, trees, self._source, self._loaded_path)
+        self._history = history
+        for version in history.update():
             if version.entry is None or not stat.S_ISDIR(version.entry.mode):
                 continue
             time_ns = version.first.snapshot.time_ns

@@ -326,7 +326,7 @@ class HistoryFolder(Folder):
         """Find what it holds. Callable on any thread; one at a time over all folders."""
         generation = view.store.snapshots_generation()
         with view.history_lock:
-            content = self.find_content(view, TreeReader(view.store.reader(), cache_entries=_TREE_CACHE_ENTRIES))
+            content = self.find_content(view, view.history_trees)
         self._content, self._generation = content, generation
 
     def find_content(self, view: "View", trees: TreeReader) -> dict[bytes, Entry | None]:
@@ -437,6 +437,8 @@ class View:
         self.trees = TreeReader(self.chunks, cache_entries=_TREE_CACHE_ENTRIES)
         self.started_ns = time.time_ns()
         self.history_lock = threading.Lock()
+        self.history_trees = TreeReader(store.reader(), cache_entries=_TREE_CACHE_ENTRIES)
+        """For whoever holds the lock."""
         self.root: Final = root or RootFolder(ROOT, None, b"")
         self.root.lookups = 1
         self._next_inode = self.root.inode + 1
