@@ -100,7 +100,7 @@ def describe(root: bytes) -> Shapes:
             if not stat.S_ISLNK(status.st_mode):
                 xattr = os.getxattr(path, XATTR) if XATTR in os.listxattr(path) else b""
             is_folder = stat.S_ISDIR(status.st_mode)
-            found[path[len(root) :]] = status.st_mode, 1 if is_folder else status.st_nlink, _hash(content), xattr
+            found[path[len(root) :]] = status.st_mode, 1 if is_folder else status.st_nlink, hash_content(content), xattr
     return found
 
 
@@ -115,7 +115,7 @@ def describe_snapshot(store: Store, root: Entry) -> Shapes:
         content = b"" if stat.S_ISDIR(entry.mode) else entry.content
         if stat.S_ISREG(entry.mode):
             content = bytes(FileReader(chunks, entry.file_content, entry.size).read(0, entry.size))
-        found[path] = entry.mode, entry.rare.nlink, _hash(content), dict(entry.rare.xattrs).get(os.fsencode(XATTR), b"")
+        found[path] = entry.mode, entry.rare.nlink, hash_content(content), dict(entry.rare.xattrs).get(os.fsencode(XATTR), b"")
         if stat.S_ISDIR(entry.mode):
             waiting += [(path + b"/" + child.name, child) for child in trees.read(entry.tree).entries]
     return found
@@ -144,5 +144,6 @@ def _bytes_of(step: Step) -> bytes:
     return random.Random(step.data_seed).randbytes(step.length)
 
 
-def _hash(content: bytes) -> bytes:
+def hash_content(content: bytes) -> bytes:
+    """Tells contents apart."""
     return hashlib.sha256(content).digest() if content else b""

@@ -261,10 +261,11 @@ def replay(recording: Recording, states: list[State], verifier: list[str], folde
 
 def main() -> None:
     """Make one state's image."""
-    from tests.powerloss.test_powerloss import all_states  # noqa: PLC0415 (it imports this module)
+    from tests.powerloss.test_powerloss import backup_states, live_states  # noqa: PLC0415 (it imports this module)
 
     with Recording(Path(sys.argv[1])) as recording:
-        state = next(state for state in all_states(recording) if state.name == sys.argv[2])
+        all_states = backup_states(recording) + live_states(recording)
+        state = next(state for state in all_states if state.name == sys.argv[2])
         DiskBuilder(recording, recording.folder / "base.img").build(state, recording.folder / "state.img")
     print(f"{recording.folder / 'state.img'} is the disk of {state}")  # noqa: T201 (it is a command)
 

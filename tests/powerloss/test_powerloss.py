@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Power loss during two backups: whatever the disk kept, all that was acknowledged is there, and the next backup works.
+"""Power loss during backups, and during work in a live folder: whatever the disk kept, all that was acknowledged is there, and it goes on.
 
-A user-mode Linux makes the backups on a disk of which every write is logged (record.sh, workload.py); replay.py makes
-disks of the log as power loss could have left them; verify.py judges each.
+A user-mode Linux does the work on a disk of which every write is logged (record.sh, workload.py, workload_live.py); replay.py
+makes disks of the log as power loss could have left them; verify.py and verify_live.py judge each.
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,24 +22,47 @@ ROOT = Path(__file__).parent.parent.parent
 PYTHON_SETTINGS = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
 PREFIX_STATES_MIN = 70
 PARTIAL_STATES = 50
+LIVE_PREFIX_STATES_MIN = 130
+LIVE_PARTIAL_STATES = 70
 SEED = 3
 SECONDS_MAX = 60
 
 pytestmark = pytest.mark.timeout(400)
 
 
-def all_states(recording: Recording) -> list[State]:
-    """The states the test looks at."""
-    every = max(1, (len(recording.entries) - recording.start) // PREFIX_STATES_MIN)
-    return recording.prefix_states(every) + recording.partial_states(PARTIAL_STATES, SEED)
+def backup_states(recording: Recording) -> list[State]:
+    """The states that the test of backups looks at."""
+    return _states(recording, prefixes=PREFIX_STATES_MIN, partial=PARTIAL_STATES)
+
+
+def live_states(recording: Recording) -> list[State]:
+    """The states that the test of a live folder looks at."""
+    return _states(recording, prefixes=LIVE_PREFIX_STATES_MIN, partial=LIVE_PARTIAL_STATES)
+
+
+def _states(recording: Recording, *, prefixes: int, partial: int) -> list[State]:
+    every = max(1, (len(recording.entries) - recording.start) // prefixes)
+    return recording.prefix_states(every) + recording.partial_states(partial, SEED)
 
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
-    folder = tmp_path_factory.mktemp("recording")
+    with record("workload", tmp_path_factory.mktemp("recording")) as recording:
+        yield recording
+
+
+@pytest.fixture(scope="module")
+def live_recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+    with record("workload_live", tmp_path_factory.mktemp("recording")) as recording:
+        yield recording
+
+
+@contextmanager
+def record(module: str, folder: Path) -> Iterator[Recording]:
+    """Run a workload in user-mode Linux; every write to its disk is logged."""
     if problem := _why_it_cannot_run(folder):
         pytest.skip(problem)
-    workload = ["env", *(f"{name}={value}" for name, value in PYTHON_SETTINGS.items()), sys.executable, "-m", "tests.powerloss.workload"]
+    workload = ["env", *(f"{name}={value}" for name, value in PYTHON_SETTINGS.items()), sys.executable, "-m", f"tests.powerloss.{module}"]
     recorded = subprocess.run(
         [ROOT / "tests/powerloss/record.sh", folder, *workload],
         cwd=ROOT,
@@ -77,7 +101,7 @@ def test_a_store_survives_power_loss_at_any_write(recording: Recording, tmp_path
     for name, value in PYTHON_SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(ROOT)
-    states = all_states(recording)
+    states = backup_states(recording)
 
     report = replay(recording, states, [sys.executable, "-m", "tests.powerloss.verify"], tmp_path)
 
@@ -88,3 +112,18 @@ def test_a_store_survives_power_loss_at_any_write(recording: Recording, tmp_path
     assert report.seen.total() == len(states) >= 100
     assert sum(bool(state.kept) for state in states) >= 40
     assert set(report.seen) == {"no store", *(f"{count} of {VERSIONS} snapshots" for count in range(VERSIONS + 1))}
+
+
+def test_a_live_folder_survives_power_loss_at_any_write(live_recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PYTHON_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    states = live_states(live_recording)
+
+    report = replay(live_recording, states, [sys.executable, "-m", "tests.powerloss.verify_live"], tmp_path)
+
+    print(f"seed {SEED}: {len(live_recording.entries)} log entries, {len(states)} states: {dict(report.seen)}")  # noqa: T201 (as above)
+    assert report.wrong == {}
+    assert report.seen.total() == len(states) >= 200
+    assert report.seen["what was synced"] >= 20
+    assert report.seen["more than was synced"] >= 20

@@ -9,6 +9,7 @@ JSON with `problem`, empty if all is right, and `state`, what was found. FOLDER 
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.witness import SMALL_CHUNKS, Nodes, judge, sample_nodes, write_nodes
@@ -70,14 +71,13 @@ class Verifier:
         return ""
 
 
-def main() -> None:
-    """Answer questions until there are no more."""
-    verifier = Verifier(Path(sys.argv[1]))
+def answer_questions(find_problem: Callable[[Path, list[str]], tuple[str, str]]) -> None:
+    """Answer until there are no more."""
     for line in sys.stdin:
         question = json.loads(line)
-        problem, state = verifier.find_problem(Path(question["disk"]), question["acked"])
+        problem, state = find_problem(Path(question["disk"]), question["acked"])
         print(json.dumps({"problem": problem, "state": state}), flush=True)  # noqa: T201 (it is a command)
 
 
 if __name__ == "__main__":
-    main()
+    answer_questions(Verifier(Path(sys.argv[1])).find_problem)
