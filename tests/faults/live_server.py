@@ -20,7 +20,7 @@ NAME = "killed"
 def main() -> None:
     """Fork a server for each line."""
     store, point = Path(sys.argv[1]), Path(sys.argv[2])
-    pace = Pace(float(sys.argv[3]), float(sys.argv[4]))
+    pace = Pace(float(sys.argv[3]), float(sys.argv[4]), is_a_second_apart=False)
     for _ in sys.stdin:
         child = os.fork()
         if child == 0:

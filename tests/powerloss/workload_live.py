@@ -26,7 +26,7 @@ STORE_MADE = "store"
 VERSIONS_MIN = 5
 
 _MAP_BYTES = 1 << 34  # a process in user-mode Linux has an address space of 512 GiB
-_PACE = Pace(0.05, 0.3)
+_PACE = Pace(0.05, 0.3, is_a_second_apart=False)
 
 
 def main() -> None:

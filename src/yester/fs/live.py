@@ -24,6 +24,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 
+from yester.core.acl import ACCESS, DEFAULT, encode_acl, inherited, is_plain, mode_of, parse_acl, with_mode
 from yester.core.content import Content
 from yester.core.extents import Extent, ExtentMap
 from yester.core.records import NAME_BYTES_MAX, SIZE_MAX, SYMLINK_BYTES_MAX, TIME_NS_MAX, Snapshot
@@ -162,7 +163,7 @@ class LiveTree:
             fail(errno.EEXIST)
         if stat.S_ISLNK(new.mode) != bool(new.target) or len(new.target) > SYMLINK_BYTES_MAX:
             fail(errno.ENAMETOOLONG if new.target else errno.EINVAL)
-        mode, gid = new.mode, new.gid
+        mode, gid, xattrs = _permissions(folder, new), new.gid, _inherited_xattrs(folder, new)
         if folder.mode & stat.S_ISGID:
             gid = folder.gid
             if stat.S_ISDIR(mode):
@@ -170,7 +171,7 @@ class LiveTree:
         now = self._now_ns()
         number = NodeNumber(self._next_node)
         self._next_node += 1
-        node = LiveNode(number, self._new_id(), mode, new.uid, gid, new.rdev, now, now, now, [], target=new.target)
+        node = LiveNode(number, self._new_id(), mode, new.uid, gid, new.rdev, now, now, now, [], xattrs, new.target)
         if stat.S_ISREG(mode):
             node.extents = ExtentMap(base_bytes=0, size=0)
         elif stat.S_ISDIR(mode):
@@ -289,6 +290,8 @@ class LiveTree:
         """Set the permission bits."""
         node = self.node(number)
         node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
+        if ACCESS in node.xattrs:
+            node.xattrs[ACCESS] = encode_acl(with_mode(parse_acl(node.xattrs[ACCESS]), mode))
         self._changed(node, self._now_ns())
 
     def set_owner(self, number: int, *, uid: int | None = None, gid: int | None = None) -> None:
@@ -308,12 +311,29 @@ class LiveTree:
         self._changed(node, self._now_ns())
 
     def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
-        """Set an extended attribute. Raises ERANGE for a name that is none."""
+        """Set an extended attribute. An access list changes the mode with it. Raises ERANGE for a name that is none, EINVAL, EACCES."""
         if not 0 < len(name) <= NAME_BYTES_MAX or b"\0" in name:
             fail(errno.ERANGE)
         node = self.node(number)
-        node.xattrs[name] = value
+        if name in (ACCESS, DEFAULT):
+            self._set_acl(node, name, value)
+        else:
+            node.xattrs[name] = value
         self._changed(node, self._now_ns())
+
+    def _set_acl(self, node: LiveNode, name: bytes, value: bytes) -> None:
+        try:
+            acl = parse_acl(value)
+        except ValueError:
+            fail(errno.EINVAL)
+        if name == DEFAULT and not node.is_folder:
+            fail(errno.EACCES)
+        if name == ACCESS and acl:
+            node.mode = stat.S_IFMT(node.mode) | node.mode & ~0o777 & 0o7777 | mode_of(acl)
+        if not acl or (name == ACCESS and is_plain(acl)):
+            node.xattrs.pop(name, None)
+        else:
+            node.xattrs[name] = value
 
     def remove_xattr(self, number: int, name: bytes) -> None:
         """Remove an extended attribute. Raises ENODATA if there is none."""
@@ -555,6 +575,25 @@ class LiveTree:
         drop_set_id(node)
         node.mtime_ns = now_ns = self._now_ns()
         self._changed(node, now_ns)
+
+
+def _permissions(folder: LiveNode, new: NewNode) -> int:
+    """The mode with which something is made: cut down by the umask, or by what the folder says of all that is made in it."""
+    if stat.S_ISLNK(new.mode):
+        return new.mode
+    if DEFAULT in folder.xattrs:
+        return new.mode & ~0o777 | mode_of(inherited(parse_acl(folder.xattrs[DEFAULT]), new.mode))
+    return new.mode & ~new.umask
+
+
+def _inherited_xattrs(folder: LiveNode, new: NewNode) -> dict[bytes, bytes]:
+    """The access lists that something begins with."""
+    default = folder.xattrs.get(DEFAULT)
+    if default is None or stat.S_ISLNK(new.mode):
+        return {}
+    acl = inherited(parse_acl(default), new.mode)
+    xattrs = {} if is_plain(acl) else {ACCESS: encode_acl(acl)}
+    return xattrs | ({DEFAULT: default} if stat.S_ISDIR(new.mode) else {})
 
 
 def _add_way(numbers: set[int], folder: int, inodes: Inodes) -> None:

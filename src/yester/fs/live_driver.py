@@ -52,6 +52,8 @@ class LiveOperations(pyfuse3.Operations):
     is_os_error_an_answer = True
     supports_dot_lookup = False
     enable_writeback_cache = False
+    enable_acl = True
+    """The kernel goes by access lists; keeping mode and lists together, and inheriting them, is left to the tree."""
 
     def __init__(self, session: LiveSession) -> None:
         super().__init__()
@@ -108,12 +110,12 @@ class LiveOperations(pyfuse3.Operations):
     @guarded
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Make a file or special file."""
-        return self._make(parent_inode, name, NewNode(mode & ~ctx.umask, ctx.uid, ctx.gid, rdev))
+        return self._make(parent_inode, name, NewNode(mode, ctx.uid, ctx.gid, rdev, umask=ctx.umask))
 
     @guarded
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Make a folder."""
-        return self._make(parent_inode, name, NewNode(stat.S_IFDIR | mode & ~ctx.umask & 0o7777, ctx.uid, ctx.gid))
+        return self._make(parent_inode, name, NewNode(stat.S_IFDIR | mode & 0o7777, ctx.uid, ctx.gid, umask=ctx.umask))
 
     @guarded
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
@@ -125,7 +127,7 @@ class LiveOperations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make a file and open it."""
-        reply = self._make(parent_inode, name, NewNode(stat.S_IFREG | mode & ~ctx.umask & 0o7777, ctx.uid, ctx.gid))
+        reply = self._make(parent_inode, name, NewNode(stat.S_IFREG | mode & 0o7777, ctx.uid, ctx.gid, umask=ctx.umask))
         self._tree.keep(reply.st_ino)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(reply.st_ino), keep_cache=True), reply
 
@@ -201,13 +203,11 @@ class LiveOperations(pyfuse3.Operations):
 
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """Set an extended attribute. Access lists are refused: the kernel would not go by them."""
+        """Set an extended attribute."""
         self._refuse_old(inode)
         if inode == ROOT and name == _ORDER:
             self._session.take_order(_decode_order(value))
             return
-        if name.startswith(b"system.posix_acl_"):
-            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
         if name.startswith(_OUR_PREFIX):
             raise pyfuse3.FUSEError(errno.EPERM)
         if len(value) > _XATTR_VALUE_BYTES_MAX:

@@ -36,13 +36,14 @@ class Replacing(Enum):
 
 
 class NewNode(NamedTuple):
-    """What a node shall be made as. `mode` holds its type; the creator's umask has been applied."""
+    """What a node shall be made as. `mode` holds its type; `umask` is the creator's, and takes bits away from it."""
 
     mode: int
     uid: int
     gid: int
     rdev: int = 0
     target: bytes = b""
+    umask: int = 0
 
 
 @dataclass(slots=True)

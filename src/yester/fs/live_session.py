@@ -36,6 +36,7 @@ from yester.store.store import Store, StoredSnapshot
 _LOOK_EVERY_S = 0.5
 _TURN_S = 0.02
 """So long a rewinding may keep everybody else waiting at a time."""
+_SECOND_NS = 10**9
 _RETRY_S = 30.0
 """After a version could not be made."""
 _NODES_MAX = 60_000
@@ -52,6 +53,8 @@ class Pace:
 
     quiet_s: float = 10.0
     interval_s: float = 300.0
+    is_a_second_apart: bool = True
+    """So that each version has a second, and so a name, of its own."""
 
 
 def source_of(name: str) -> str:
@@ -151,6 +154,11 @@ class LiveSession:
             YesterError: it could not be stored; all of it stays to be published.
         """
         async with self._publishing:
+            self._check_room()
+            latest = self.store.latest_snapshot(source_of(self.name))
+            if latest is not None and self._pace.is_a_second_apart:
+                wait_ns = _SECOND_NS - latest.snapshot.time_ns % _SECOND_NS - (time.time_ns() - latest.snapshot.time_ns)
+                await trio.sleep(min(1.0, max(0, wait_ns) / _SECOND_NS))
             cut = self.tree.begin_version()
             if cut is None:
                 return None
@@ -160,10 +168,10 @@ class LiveSession:
             except BaseException:
                 self.tree.abandon_version()
                 raise
-            latest = self.store.latest_snapshot(source_of(self.name))
             is_new = latest is None or not is_same_version(version, latest.snapshot)
             # A version is newer than the one before, whatever the clock says.
-            cut_ns = max(cut_ns, latest.snapshot.time_ns + 1) if latest is not None else cut_ns
+            apart_ns = _SECOND_NS if self._pace.is_a_second_apart else 1
+            cut_ns = max(cut_ns, latest.snapshot.time_ns // apart_ns * apart_ns + apart_ns) if latest is not None else cut_ns
             snapshot = snapshot_of(version, source=source_of(self.name), message=message, cut_ns=cut_ns) if is_new else None
             self.tree.finish_version(cut, version, snapshot)
             await self._sync()
@@ -194,6 +202,16 @@ class LiveSession:
         """In how many versions a path differs. Takes as long as looking into each; runs on any thread."""
         trees = TreeReader(self.store.reader())
         return sum(version.entry is not None for version in file_history(self.store, trees, source_of(self.name), path))
+
+    def _check_room(self) -> None:
+        """Leave what is reserved for commits to them: what was accepted must find room, versions can wait.
+
+        Raises:
+            StoreFullError: the disk may have too little room for a version.
+        """
+        if self.tree.dirty_bytes > self.journal.writable_bytes():
+            message = f"the disk of the store {self.store.path} may have no room for a version of the live folder {self.name!r}"
+            raise StoreFullError(message, hint="free space there; what was changed is in the store all the same")
 
     async def _carry_out_orders(self) -> None:
         async for order in self._waiting_orders:

@@ -152,13 +152,13 @@ class Rewind:
         before = tree.change_count
         if (node.uid, node.gid) != (entry.uid, entry.gid):
             tree.set_owner(number, uid=entry.uid, gid=entry.gid)
-        if node.mode != entry.mode:
-            tree.set_mode(number, entry.mode)
         for attribute in node.xattrs.keys() - xattrs.keys():
             tree.remove_xattr(number, attribute)
         for attribute, value in xattrs.items():
             if node.xattrs.get(attribute) != value:
                 tree.set_xattr(number, attribute, value)
+        if node.mode != entry.mode:
+            tree.set_mode(number, entry.mode)
         if (node.atime_ns, node.mtime_ns) != (entry.atime_ns, entry.mtime_ns):
             tree.set_times(number, atime_ns=entry.atime_ns, mtime_ns=entry.mtime_ns)
         return tree.change_count != before

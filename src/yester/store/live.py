@@ -150,7 +150,9 @@ class LiveFolders:
             if batch is None or len(batch) < extent.position + extent.length:
                 message = f"batch {extent.batch} of live folder {head.number} lacks bytes that a file needs"
                 raise CorruptionError(message, hint="run `yester check`")
-            return bytes(batch[extent.position : extent.position + extent.length])
+            data = bytes(batch[extent.position : extent.position + extent.length])
+        self._environment.release_pages(extent.length)
+        return data
 
     def lock(self, head: LiveHead, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold the right to use a folder, which one process at a time may; see `file_lock`."""
