@@ -2,15 +2,20 @@
 """A live folder in a store, that can be loaded again as after a crash."""
 
 import os
+import random
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from yester.core.chunking import ChunkParams
+from yester.core.records import Entry
+from yester.engine.files import FileReader
 from yester.engine.live_base import BaseReader
 from yester.engine.live_version import Cut, StoredVersion, snapshot_of, store_version
+from yester.engine.trees import TreeReader
 from yester.fs.live import LiveTree
-from yester.fs.live_nodes import ROOT, LiveNode, NewNode, new_root, random_node_id
+from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing, new_root, random_node_id
 from yester.store.live import LiveChange, LiveFolders
 from yester.store.store import Store, StoredSnapshot
 
@@ -29,9 +34,9 @@ class LiveSandbox:
         self.folders.create(NAME, next_node=2, nodes=root)
         self.load()
 
-    def load(self) -> None:
-        """Begin anew with what is in the store."""
-        rows = self.folders.load(NAME)
+    def load(self, name: str = NAME) -> None:
+        """Begin anew with what is in the store, of this folder or another."""
+        rows = self.folders.load(name)
         self.head = rows.head
         self.tree = LiveTree(
             rows,
@@ -101,3 +106,69 @@ def new_file(folder: LiveSandbox, name: bytes, data: bytes = b"", parent: int = 
     node = folder.tree.create(parent, name, NewNode(stat.S_IFREG | 0o644, 1000, 1000))
     folder.tree.write(node.number, 0, data)
     return node
+
+
+Shape = tuple[int, int, object, int, int, bytes, tuple[tuple[bytes, bytes], ...]]
+"""Mode, what tells hard links apart, owner and times, names, size, content, attributes."""
+
+
+def snapshot_shapes(mine: LiveSandbox) -> dict[bytes, Shape]:
+    """Everything that a version of the folder, as it is now, must hold."""
+    return {
+        path: (
+            found.mode,
+            found.number if found.nlink > 1 and not found.is_folder else 0,
+            (found.uid, found.gid, found.mtime_ns, found.atime_ns),
+            1 if found.is_folder else found.nlink,
+            0 if found.is_folder else found.size,
+            mine.tree.read(found.number, 0, found.size) if stat.S_ISREG(found.mode) else found.target,
+            tuple(sorted(found.xattrs.items())),
+        )
+        for path, found in mine.walk()
+    }
+
+
+def stored_shapes(store: Store, root: Entry) -> dict[bytes, Shape]:
+    """The same of a snapshot."""
+    chunks = store.reader()
+    trees = TreeReader(chunks)
+    found: dict[bytes, Shape] = {}
+    waiting = [(b"", root)]
+    while waiting:
+        path, entry = waiting.pop()
+        data = b"" if stat.S_ISDIR(entry.mode) else entry.content
+        if stat.S_ISREG(entry.mode):
+            data = bytes(FileReader(chunks, entry.file_content, entry.size).read(0, entry.size))
+        rare = entry.rare
+        owner = entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns
+        found[path] = entry.mode, rare.link[1], owner, rare.nlink, entry.size, data, rare.xattrs
+        if stat.S_ISDIR(entry.mode):
+            waiting += [(path + b"/" + child.name, child) for child in trees.read(entry.tree).entries]
+    return found
+
+
+def do_something(mine: LiveSandbox, rng: random.Random) -> None:
+    """Do something random, if it can be done."""
+    tree = mine.tree
+    folders = [node for node in tree._inodes.loaded.values() if node.is_folder]
+    files = [node for node in tree._inodes.loaded.values() if stat.S_ISREG(node.mode)]
+    folder, other = (rng.choice(folders).number for _ in range(2))
+    name, new_name = (rng.choice([b"a", b"b", b"c", b"d"]) for _ in range(2))
+    kind = rng.choice([stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO])
+    actions: list[Callable[[], object]] = [
+        lambda: tree.create(folder, name, NewNode(kind | 0o700, 1, 2)),
+        lambda: tree.unlink(folder, name),
+        lambda: tree.rmdir(folder, name),
+        lambda: tree.rename(folder, name, other, new_name, rng.choice(list(Replacing))),
+    ]
+    if files:
+        file = rng.choice(files).number
+        actions += [
+            lambda: tree.write(file, rng.randrange(200), rng.randbytes(rng.randrange(1, 100))),
+            lambda: tree.truncate(file, rng.randrange(250)),
+            lambda: tree.link(file, folder, name),
+            lambda: tree.keep(file),
+            lambda: tree.set_xattr(file, b"user.a", rng.randbytes(3)),
+        ]
+    with suppress(OSError):
+        rng.choice(actions)()

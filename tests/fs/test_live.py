@@ -9,7 +9,6 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,15 +17,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.fs.live_folder import NAME, LiveSandbox, new_file
-from yester.core.records import Entry
-from yester.engine.files import FileReader
-from yester.engine.trees import TreeReader
+from tests.fs.live_folder import NAME, LiveSandbox, Shape, do_something, new_file, snapshot_shapes, stored_shapes
 from yester.errors import CorruptionError
 from yester.fs import live_inodes
 from yester.fs.live_nodes import ROOT, NewNode, NodeNumber, Replacing
 from yester.store.live import LiveChange
-from yester.store.store import Store
 
 if TYPE_CHECKING:
     from yester.engine.live_version import Cut
@@ -42,45 +37,6 @@ def outcome(call: Callable[[], Result]) -> tuple[Result | None, int]:
         return call(), 0
     except OSError as error:
         return None, error.errno or -1
-
-
-Shape = tuple[int, int, object, int, int, bytes, tuple[tuple[bytes, bytes], ...]]
-"""Mode, what tells hard links apart, owner and times, names, size, content, attributes."""
-
-
-def snapshot_shapes(mine: LiveSandbox) -> dict[bytes, Shape]:
-    """Everything that a version of the folder, as it is now, must hold."""
-    return {
-        path: (
-            found.mode,
-            found.number if found.nlink > 1 and not found.is_folder else 0,
-            (found.uid, found.gid, found.mtime_ns, found.atime_ns),
-            1 if found.is_folder else found.nlink,
-            0 if found.is_folder else found.size,
-            mine.tree.read(found.number, 0, found.size) if stat.S_ISREG(found.mode) else found.target,
-            tuple(sorted(found.xattrs.items())),
-        )
-        for path, found in mine.walk()
-    }
-
-
-def stored_shapes(store: Store, root: Entry) -> dict[bytes, Shape]:
-    """The same of a snapshot."""
-    chunks = store.reader()
-    trees = TreeReader(chunks)
-    found: dict[bytes, Shape] = {}
-    waiting = [(b"", root)]
-    while waiting:
-        path, entry = waiting.pop()
-        data = b"" if stat.S_ISDIR(entry.mode) else entry.content
-        if stat.S_ISREG(entry.mode):
-            data = bytes(FileReader(chunks, entry.file_content, entry.size).read(0, entry.size))
-        rare = entry.rare
-        owner = entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns
-        found[path] = entry.mode, rare.link[1], owner, rare.nlink, entry.size, data, rare.xattrs
-        if stat.S_ISDIR(entry.mode):
-            waiting += [(path + b"/" + child.name, child) for child in trees.read(entry.tree).entries]
-    return found
 
 
 PATHS = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=3).map(b"/".join)
@@ -362,7 +318,7 @@ def test_a_crash_leaves_the_folder_as_it_was_at_the_last_commit(mine: LiveSandbo
     rng = random.Random(seed)
     last = mine.describe()
     for step in range(rng.randrange(20, 200)):
-        _do_something(mine, rng)
+        do_something(mine, rng)
         if rng.random() < 0.1 or step == 0:
             mine.commit()
             last = mine.describe()
@@ -372,32 +328,6 @@ def test_a_crash_leaves_the_folder_as_it_was_at_the_last_commit(mine: LiveSandbo
     rows = mine.folders.load(NAME)
     assert set(rows.nodes) == {found[0] for found in last.values()}
     assert set(rows.extents) <= set(rows.nodes)
-
-
-def _do_something(mine: LiveSandbox, rng: random.Random) -> None:
-    tree = mine.tree
-    folders = [node for node in tree._inodes.loaded.values() if node.is_folder]
-    files = [node for node in tree._inodes.loaded.values() if stat.S_ISREG(node.mode)]
-    folder, other = (rng.choice(folders).number for _ in range(2))
-    name, new_name = (rng.choice([b"a", b"b", b"c", b"d"]) for _ in range(2))
-    kind = rng.choice([stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO])
-    actions: list[Callable[[], object]] = [
-        lambda: tree.create(folder, name, NewNode(kind | 0o700, 1, 2)),
-        lambda: tree.unlink(folder, name),
-        lambda: tree.rmdir(folder, name),
-        lambda: tree.rename(folder, name, other, new_name, rng.choice(list(Replacing))),
-    ]
-    if files:
-        file = rng.choice(files).number
-        actions += [
-            lambda: tree.write(file, rng.randrange(200), rng.randbytes(rng.randrange(1, 100))),
-            lambda: tree.truncate(file, rng.randrange(250)),
-            lambda: tree.link(file, folder, name),
-            lambda: tree.keep(file),
-            lambda: tree.set_xattr(file, b"user.a", rng.randbytes(3)),
-        ]
-    with suppress(OSError):
-        rng.choice(actions)()
 
 
 def test_a_file_that_takes_anothers_place_takes_its_node_id(mine: LiveSandbox) -> None:

@@ -92,7 +92,7 @@ class Rewind:
         if node is not None and not self._can_stay(node, entry, known):
             yield from self._remove(folder, name, node)
             node = None
-        before = self._tree.change_count
+        is_changed = node is None
         if node is None:
             node = self._tree.link(known, folder.number, name) if known is not None else self._make(folder, name, entry)
         if entry.rare.nlink > 1:
@@ -103,7 +103,8 @@ class Rewind:
                 yield from self._folder(node, entry)
             elif stat.S_ISREG(entry.mode) and not self._has_content(node, entry):
                 self._tree.set_content(node.number, entry.file_content, entry.size, entry.rare.hole_bytes)
-            if self._set_attributes(node, entry) or self._tree.change_count != before:
+                is_changed = True
+            if self._set_attributes(node, entry) or is_changed:
                 yield Touched(folder.number, name, node.number)
         finally:
             self._tree.let_go(node.number)
