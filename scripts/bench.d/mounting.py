@@ -47,14 +47,14 @@ def mounted(tool: Tool, mount_point: Path) -> Iterator[Mount]:
         try:
             _wait_ready(process, tool, mount_point, command, errors)
             seconds = time.perf_counter() - begin
-            pid = _find_server(mount_point)
+            pid = next(iter(find_servers(mount_point)), None)
             if pid is None:
                 message = "mounted, but no process serves it"
                 raise StepError(message)
             yield Mount(mount_point, seconds, pid)
         finally:
             _unmount(tool, mount_point)
-            _end(pid if pid is not None else process.pid)
+            wait_end(pid if pid is not None else process.pid)
             kill(process)
 
 
@@ -97,19 +97,21 @@ def _mount_points() -> list[Path]:
     return [Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), line.split()[4])) for line in lines]
 
 
-def _find_server(mount_point: Path) -> int | None:
-    """The process that was told of this mount point and holds a connection to FUSE."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if os.fsencode(mount_point) in words and any(os.readlink(link) == "/dev/fuse" for link in (folder / "fd").iterdir()):
-                return int(folder.name)
-    return None
+def find_servers(mount_point: Path) -> list[int]:
+    """The processes that were told of this mount point and hold a connection to FUSE."""
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _is_server(folder, mount_point)]
 
 
-def _end(pid: int) -> None:
+def _is_server(process: Path, mount_point: Path) -> bool:
+    with contextlib.suppress(OSError):
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        return os.fsencode(mount_point) in words and any(os.readlink(link) == "/dev/fuse" for link in (process / "fd").iterdir())
+    return False
+
+
+def wait_end(pid: int, timeout_s: float = _END_S) -> None:
     """Wait for a process that was unmounted to end, and end it if it does not."""
-    deadline = time.monotonic() + _END_S
+    deadline = time.monotonic() + timeout_s
     while _is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     if _is_running(pid):

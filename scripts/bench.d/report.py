@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The document that is written: docs/benchmarks.md. One section of it is a person's, and is kept."""
+"""The document that is written: docs/benchmarks.md. What a person or `scripts/bench live` wrote in it is kept."""
 
 import re
 from dataclasses import dataclass
@@ -7,50 +7,90 @@ from pathlib import Path
 from statistics import median
 
 from rows import BORG, PLAIN, RESTIC, ROWS, YESTER, Results, Row
-
-_BEGIN = "<!-- written by hand, kept by scripts/bench: begin -->"
-_END = "<!-- written by hand, kept by scripts/bench: end -->"
-_COLUMNS = (YESTER, RESTIC, BORG, PLAIN)
+from setting import Setting
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """On what and how it was run, as lines of text; `private` are folders of this machine that are not to be named."""
+class Part:
+    """A part of a document, between two comments that say whose it is."""
 
-    lines: tuple[str, ...]
-    file_system: str
-    private: dict[str, str]
+    owner: str
 
+    def render(self, text: str) -> str:
+        """The part with this text."""
+        return f"<!-- {self.owner}: begin -->{text}<!-- {self.owner}: end -->"
 
-def render_table(results: Results) -> str:
-    """The table with the medians, a line for each row that was wanted of any tool."""
-    lines = [
-        f"| work | {' | '.join(_COLUMNS)} | yester / restic | reach | reached |",
-        "|---|" + "---:|" * len(_COLUMNS) + "---:|---|---|",
-    ]
-    for row in _rows_of(results):
-        value, restic = _median(results, row, YESTER), _median(results, row, RESTIC)
-        ratio = value / restic if value is not None and restic else None
-        reached = row.target.is_reached(value, ratio)
-        cells = [
-            row.title,
-            *(_cell(results, row, tool) for tool in _COLUMNS),
-            "" if ratio is None else f"{ratio:.2f}",
-            row.target.show(row.unit),
-            "" if not row.target.show(row.unit) else {True: "yes", False: "**no**", None: "unknown"}[reached],
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    def find(self, document: str) -> str | None:
+        """Its text in a document; None if it is not there."""
+        found = re.search(self._pattern(), document, re.DOTALL)
+        return found[1] if found else None
+
+    def put(self, document: str, text: str) -> str:
+        """The document with this text in the part; one that has no such part gets it at its end."""
+        part = self.render(text)
+        if self.find(document) is None:
+            return f"{document.rstrip()}\n\n{part}\n"
+        return re.sub(self._pattern(), lambda _: part, document, count=1, flags=re.DOTALL)
+
+    def _pattern(self) -> str:
+        return "(.*?)".join(re.escape(f"<!-- {self.owner}: {edge} -->") for edge in ("begin", "end"))
 
 
-def render_failures(results: Results, setting: Setting) -> str:
-    """Why there is no value where there is none; empty if there are all."""
-    rows_of_reason: dict[tuple[str, str], list[str]] = {}
-    for row in _rows_of(results):
-        for tool in _COLUMNS:
-            if reason := results.failures.get((row.id, tool)):
-                rows_of_reason.setdefault((tool, reason), []).append(row.title)
-    return "\n".join(f"- {tool}: {'; '.join(rows)}: `{_public(reason, setting)}`" for (tool, reason), rows in rows_of_reason.items())
+LIVE_SECTION = Part("written by scripts/bench live")
+_BY_HAND = Part("written by hand, kept by scripts/bench")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows and columns. The first column is the one that is to reach something; it is divided by those in `beside`."""
+
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    beside: tuple[str, ...]
+
+    def render(self, results: Results) -> str:
+        """The table with the medians, a line for each row that was wanted in any column."""
+        first = self.columns[0]
+        heads = ["work", *self.columns, *(f"{first} / {name}" for name in self.beside), "reach", "reached"]
+        lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(self.columns) + len(self.beside)) + "---|---|"]
+        for row in self._rows_of(results):
+            value = _median(results, row, first)
+            others = {name: _median(results, row, name) for name in self.beside}
+            ratios = {name: value / other for name, other in others.items() if value is not None and other}
+            reached = row.target.is_reached(value, ratios)
+            cells = [
+                row.title,
+                *(_cell(results, row, name) for name in self.columns),
+                *(f"{ratios[name]:.2f}" if name in ratios else "" for name in self.beside),
+                row.target.show(row.unit),
+                "" if not row.target.show(row.unit) else {True: "yes", False: "**no**", None: "unknown"}[reached],
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+    def render_failures(self, results: Results, setting: Setting) -> str:
+        """Why there is no value where there is none; empty if there are all."""
+        rows_of_reason: dict[tuple[str, str], list[str]] = {}
+        for row in self._rows_of(results):
+            for name in self.columns:
+                if reason := results.failures.get((row.id, name)):
+                    rows_of_reason.setdefault((name, reason), []).append(row.title)
+        return "\n".join(f"- {name}: {'; '.join(rows)}: `{_public(reason, setting)}`" for (name, reason), rows in rows_of_reason.items())
+
+    def render_values(self, results: Results) -> str:
+        """The table with all values instead of their medians."""
+        lines = [f"| work | {' | '.join(self.columns)} |", "|---|" + "---|" * len(self.columns)]
+        for row in self._rows_of(results):
+            cells = [" · ".join(row.unit.show(value) for value in results.values.get((row.id, name), [])) for name in self.columns]
+            lines.append(f"| {row.title} | {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+    def _rows_of(self, results: Results) -> list[Row]:
+        known = {row for row, _ in [*results.values, *results.failures]}
+        return [row for row in self.rows if row.id in known]
+
+
+BACKUP_TABLE = Table(ROWS, (YESTER, RESTIC, BORG, PLAIN), (RESTIC,))
 
 
 def _public(text: str, setting: Setting) -> str:
@@ -62,23 +102,22 @@ def _public(text: str, setting: Setting) -> str:
 
 def write_document(path: Path, results: Results, setting: Setting) -> None:
     """Write the document, keeping what a person wrote in it."""
-    by_hand = "\nNothing is written here yet.\n"
-    if path.exists() and (found := re.search(f"{_BEGIN}(.*){_END}", path.read_text(), re.DOTALL)):
-        by_hand = found[1]
-    failures = render_failures(results, setting)
+    old = path.read_text() if path.exists() else ""
+    failures = BACKUP_TABLE.render_failures(results, setting)
     parts = [
         "# How fast yester is, beside restic and borg",
         _INTRODUCTION,
         "\n".join(f"- {line}" for line in setting.lines),
-        render_table(results),
+        BACKUP_TABLE.render(results),
         _BELOW_TABLE.format(setting.file_system),
         f"These failed:\n\n{failures}" if failures else "",
         "## What bounds it",
-        f"{_BEGIN}{by_hand}{_END}",
+        _BY_HAND.render(_BY_HAND.find(old) or "\nNothing is written here yet.\n"),
         _HOW,
         "## All values",
         "In the order of the rounds.",
-        _render_values(results),
+        BACKUP_TABLE.render_values(results),
+        LIVE_SECTION.render(live) if (live := LIVE_SECTION.find(old)) else "",
     ]
     path.write_text("\n\n".join(part for part in parts if part) + "\n")
 
@@ -115,27 +154,14 @@ encrypt, and compresses with `zstd,3`, the level of yester. restic always encryp
   for the mount what it was in the end."""
 
 
-def _rows_of(results: Results) -> list[Row]:
-    known = {row for row, _ in [*results.values, *results.failures]}
-    return [row for row in ROWS if row.id in known]
-
-
-def _median(results: Results, row: Row, tool: str) -> float | None:
-    values = results.values.get((row.id, tool))
+def _median(results: Results, row: Row, column: str) -> float | None:
+    values = results.values.get((row.id, column))
     return median(values) if values else None
 
 
-def _cell(results: Results, row: Row, tool: str) -> str:
-    value = _median(results, row, tool)
-    failed = "failed" if (row.id, tool) in results.failures else ""
+def _cell(results: Results, row: Row, column: str) -> str:
+    value = _median(results, row, column)
+    failed = "failed" if (row.id, column) in results.failures else ""
     if value is None:
         return failed
     return row.unit.show(value) + (f" (once {failed})" if failed else "")
-
-
-def _render_values(results: Results) -> str:
-    lines = [f"| work | {' | '.join(_COLUMNS)} |", "|---|" + "---|" * len(_COLUMNS)]
-    for row in _rows_of(results):
-        cells = [" · ".join(row.unit.show(value) for value in results.values.get((row.id, tool), [])) for tool in _COLUMNS]
-        lines.append(f"| {row.title} | {' | '.join(cells)} |")
-    return "\n".join(lines)

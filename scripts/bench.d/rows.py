@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The rows of the table: what is measured, in which unit, and what yester is to reach."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,8 +13,11 @@ class Unit(Enum):
     """What a value counts. MB are 10^6 bytes."""
 
     SECONDS = "s"
+    MILLISECONDS = "ms"
     MB = "MB"
     MB_PER_S = "MB/s"
+    PER_S = "/s"
+    TIMES = "×"
     REQUESTS = "requests"
 
     def show(self, value: float) -> str:
@@ -26,35 +30,48 @@ class Unit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Bounds for yester's value, and for yester's value divided by restic's. All that are given must hold."""
+    """Bounds for yester's value, and for yester's value divided by that of another column. All that are given must hold.
+
+    `beside` names these columns; where it names several, it is enough that the ratio's bound holds for one of them.
+    """
 
     at_most: float | None = None
     at_least: float | None = None
     ratio_at_most: float | None = None
     ratio_at_least: float | None = None
+    beside: tuple[str, ...] = (RESTIC,)
 
     def show(self, unit: Unit) -> str:
         """The bounds as text; empty if there is none."""
         bounds = [
             ("≤ ", self.at_most, unit.show),
             ("≥ ", self.at_least, unit.show),
-            ("≤ ", self.ratio_at_most, "{:g} × restic".format),
-            ("≥ ", self.ratio_at_least, "{:g} × restic".format),
+            ("≤ ", self.ratio_at_most, self._show_ratio),
+            ("≥ ", self.ratio_at_least, self._show_ratio),
         ]
         return ", ".join(sign + show(bound) for sign, bound, show in bounds if bound is not None)
 
-    def is_reached(self, value: float | None, ratio: float | None) -> bool | None:
+    def _show_ratio(self, bound: float) -> str:
+        others = " or ".join(self.beside)
+        return others if bound == 1 else f"{bound:g} × {others}"
+
+    def is_reached(self, value: float | None, ratios: Mapping[str, float]) -> bool | None:
         """Whether all bounds hold; None if there is none, or if what they bound was not measured."""
-        bounds = [
-            (value, self.at_most, 1),
-            (value, self.at_least, -1),
-            (ratio, self.ratio_at_most, 1),
-            (ratio, self.ratio_at_least, -1),
-        ]
-        checked = [(found, bound, sign) for found, bound, sign in bounds if bound is not None]
-        if any(found is not None and found * sign > bound * sign for found, bound, sign in checked):
-            return False
-        return None if not checked or any(found is None for found, _, _ in checked) else True
+        own = _is_within(value, self.at_most, self.at_least)
+        if self.ratio_at_most is None and self.ratio_at_least is None:
+            return own
+        beside = [_is_within(ratios.get(name), self.ratio_at_most, self.ratio_at_least) for name in self.beside]
+        ratio = True if True in beside else None if None in beside else False
+        if self.at_most is None and self.at_least is None:
+            return ratio
+        return False if False in (own, ratio) else None if None in (own, ratio) else True
+
+
+def _is_within(value: float | None, at_most: float | None, at_least: float | None) -> bool | None:
+    """Whether a value keeps its bounds; None if there is no value or no bound."""
+    if value is None or (at_most is None and at_least is None):
+        return None
+    return (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
 
 
 @dataclass(frozen=True, slots=True)
