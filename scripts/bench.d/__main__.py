@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import live.command
 from datasets import prepare
 from report import BACKUP_TABLE, write_document
 from rows import BORG, FIRST_ROUND_ROWS, PLAIN, RESTIC, ROWS, YESTER, Results
@@ -30,7 +31,9 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Compare yester with restic and borg on this machine, and write docs/benchmarks.md.",
-        epilog="Rows: " + " ".join(row.id for row in ROWS) + ". Without some of the rows or tools, or with --quick, nothing is written"
+        epilog="For the live folder: scripts/bench live --help. Rows: "
+        + " ".join(row.id for row in ROWS)
+        + ". Without some of the rows or tools, or with --quick, nothing is written"
         " unless --output says where. Exit status: 0 done, 1 some rows failed, 2 wrong usage.",
     )
     parser.add_argument(
@@ -91,6 +94,6 @@ def _compare(options: argparse.Namespace, work: Path) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(live.command.main(sys.argv[2:]) if sys.argv[1:2] == ["live"] else main())
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

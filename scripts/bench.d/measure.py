@@ -207,3 +207,23 @@ def status_bytes(pid: int, key: str) -> int:
             if line.startswith(f"{key}:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def disk_bytes(folder: Path) -> int:
+    """What a folder takes on the disk, in blocks, as du counts; without what disappears meanwhile."""
+    size_bytes = 0
+    for path in [folder, *folder.rglob("*")]:
+        with contextlib.suppress(FileNotFoundError):
+            size_bytes += path.lstat().st_blocks * 512
+    return size_bytes
+
+
+def check_equal(what: str, found: int, expected: int) -> None:
+    """Compare what came out with what should.
+
+    Raises:
+        StepError: they differ.
+    """
+    if found != expected:
+        message = f"{what}: {found:,} instead of {expected:,}"
+        raise StepError(message)

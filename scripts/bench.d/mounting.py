@@ -103,10 +103,21 @@ def find_servers(mount_point: Path) -> list[int]:
 
 
 def _is_server(process: Path, mount_point: Path) -> bool:
-    with contextlib.suppress(OSError):
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        return os.fsencode(mount_point) in words and any(os.readlink(link) == "/dev/fuse" for link in (process / "fd").iterdir())
+    try:
+        command = (process / "cmdline").read_bytes()
+        links = list((process / "fd").iterdir()) if _names(command, os.fsencode(mount_point)) else []
+    except OSError:  # it has ended
+        return False
+    for link in links:
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            if os.readlink(link) == "/dev/fuse":
+                return True
     return False
+
+
+def _names(command: bytes, word: bytes) -> bool:
+    """Whether a command line has this word. JuiceFS writes its anew, with spaces between words."""
+    return word in command.split(b"\0") or word in command.rstrip(b"\0 ").split(b" ")
 
 
 def wait_end(pid: int, timeout_s: float = _END_S) -> None:

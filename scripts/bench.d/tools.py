@@ -74,7 +74,7 @@ class Yester:
 
     def __init__(self, folder: Path) -> None:
         self.store = folder / "store"
-        self.environment = _environment(folder)
+        self.environment = environment_in(folder)
         self._folder = folder
 
     def _command(self, *words: str | Path) -> Command:
@@ -114,7 +114,7 @@ class Restic:
 
     def __init__(self, folder: Path) -> None:
         self.store = folder / "store"
-        self.environment = _environment(folder) | {
+        self.environment = environment_in(folder) | {
             "RESTIC_REPOSITORY": str(self.store),
             "RESTIC_PASSWORD": "benchmark",
             "RESTIC_CACHE_DIR": str(folder / "cache"),
@@ -155,7 +155,7 @@ class Borg:
 
     def __init__(self, folder: Path) -> None:
         self.store = folder / "store"
-        self.environment = _environment(folder) | {
+        self.environment = environment_in(folder) | {
             "BORG_BASE_DIR": str(folder / "base"),
             "BORG_REPO": str(self.store),
             "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
@@ -190,7 +190,7 @@ def _archive(snapshot: Snapshot) -> str:
     return f"{snapshot.source}-{snapshot.number}"
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment_in(folder: Path) -> dict[str, str]:
     """The caller's, with everything that a tool might keep in the home folder kept in this one."""
     home = folder / "home"
     dropped = ("YESTER_", "RESTIC_", "BORG_", "XDG_", "PYTHONDONTWRITEBYTECODE")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets import DataSets, contents_of
-from measure import TIMEOUT_S, Ran, StepError, read_output, run, status_bytes
+from measure import TIMEOUT_S, Ran, StepError, check_equal, disk_bytes, read_output, run, status_bytes
 from mounting import Mount, mounted
 from rows import MEMORY_MOUNT_ROWS, MOUNT_ROWS, PLAIN, SECOND_ROWS, Results
 from tools import Command, Snapshot, Tool, make_tool
@@ -107,9 +107,7 @@ class Trial:
     def back_up_unchanged(self) -> None:
         """Backup again, and what the store takes on the disk then."""
         self._record.measure("unchanged", lambda: self._back_up(self._data.tree).seconds)
-        store = self._get_tool().store
-        # In blocks, as du counts.
-        self._record.add("size", sum(path.lstat().st_blocks * 512 for path in [store, *store.rglob("*")]) / _MB)
+        self._record.add("size", disk_bytes(self._get_tool().store) / _MB)
 
     def restore(self) -> None:
         """Restore the latest snapshot."""
@@ -118,7 +116,7 @@ class Trial:
         target.mkdir()
         # It stays until the round is over: ext4 looks for inodes that were not freed just now, and would take five times as long.
         ran = self._run(tool.restore(snapshot, target))
-        _check_equal("entries restored", contents_of(tool.restored(snapshot, target)).entries, self._data.contents.entries)
+        check_equal("entries restored", contents_of(tool.restored(snapshot, target)).entries, self._data.contents.entries)
         self._record.add("restore", ran.seconds)
 
     def back_up_changed(self) -> None:
@@ -181,7 +179,7 @@ def read_tree(record: Record, folder: Path, data: DataSets, environment: dict[st
 
     def find() -> float:
         ran = run(["find", folder], environment, count_lines=True)
-        _check_equal("names found", ran.stdout_lines, data.contents.entries)
+        check_equal("names found", ran.stdout_lines, data.contents.entries)
         return ran.seconds
 
     def list_all() -> float:
@@ -190,7 +188,7 @@ def read_tree(record: Record, folder: Path, data: DataSets, environment: dict[st
     def read_all() -> float:
         ran = run(["tar", "-C", folder, "-cf", "-", "."], environment)
         if ran.stdout_bytes < data.contents.size_bytes:
-            _check_equal("bytes read", ran.stdout_bytes, data.contents.size_bytes)
+            check_equal("bytes read", ran.stdout_bytes, data.contents.size_bytes)
         return ran.seconds
 
     if record.wants(MOUNT_ROWS - {"mount"}):
@@ -211,12 +209,6 @@ def read_into_cache(folder: Path) -> None:
             with path.open("rb", buffering=0) as file:
                 while file.readinto(buffer):
                     pass
-
-
-def _check_equal(what: str, found: int, expected: int) -> None:
-    if found != expected:
-        message = f"{what}: {found:,} instead of {expected:,}"
-        raise StepError(message)
 
 
 def _copy_tree(record: Record, folder: Path, data: DataSets, environment: dict[str, str]) -> None:

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+# ruff: noqa: D102 # methods are described once, in System
+"""The systems that are compared, each a writable folder over a store of its own.
+
+Each has a folder to itself, with its store, its caches and its home, so that it finds nothing of an earlier round. Nothing here measures.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Protocol
+
+from measure import TIMEOUT_S, StepError, describe_failure, disk_bytes, kill, read_output, run, start
+from mounting import find_servers, is_mounted, wait_end
+from rows import PLAIN, YESTER
+from tools import ROOT, environment_in
+
+from live.installing import Installed
+from live.rows import BINDFS, JUICEFS, S3QL
+
+_POLL_S = 0.005
+
+
+class System(Protocol):
+    """A writable folder. The processes that serve it are those that `find_servers` finds, all that it says is done when it returns."""
+
+    name: str
+    environment: dict[str, str]
+
+    def create(self) -> None:
+        """Make its store, in an empty folder."""
+
+    def mount(self, mount_point: Path) -> None:
+        """Have it at the mount point, an empty folder the first time."""
+
+    def unmount(self, mount_point: Path) -> None:
+        """The opposite of `mount`. All is in the store, and no process of it runs."""
+
+    def settle(self, mount_point: Path) -> float:
+        """Have it do now what it would do later with what was written: publish, upload. How many seconds that took."""
+
+    def stored_bytes(self) -> int:
+        """What its store takes on the disk, without caches."""
+
+
+class Yester:
+    """The live folder of the checkout that this script is part of."""
+
+    name = YESTER
+
+    def __init__(self, folder: Path, _installed: Installed) -> None:
+        self.environment = environment_in(folder)
+        self._store = folder / "store"
+
+    def _command(self, *words: str | Path) -> list[str | Path]:
+        return [sys.executable, "-m", "yester", *words]
+
+    def create(self) -> None:
+        read_output([sys.executable, "-m", "compileall", "-q", ROOT / "src" / "yester"], self.environment)
+        read_output(self._command("init", "--store", self._store), self.environment)
+
+    def mount(self, mount_point: Path) -> None:
+        _mount(self._command("live", mount_point, "--name", "bench", "--store", self._store), self.environment, mount_point)
+
+    def unmount(self, mount_point: Path) -> None:
+        _unmount(self._command("umount", mount_point), self.environment, mount_point)
+
+    def settle(self, mount_point: Path) -> float:
+        return run(self._command("snapshot", "bench", "--store", self._store), self.environment).seconds
+
+    def stored_bytes(self) -> int:
+        return disk_bytes(self._store)
+
+
+class S3ql:
+    """S3QL with a folder as its backend: not encrypted, compressing with the fastest that it has; all else is its default."""
+
+    name = S3QL
+
+    def __init__(self, folder: Path, installed: Installed) -> None:
+        self.environment = environment_in(folder)
+        self._store, self._cache = folder / "store", folder / "cache"
+        self._url = f"local://{self._store}"
+        self._options = ("--cachedir", self._cache, "--authfile", folder / "none")
+        self._log = folder / "log"
+        self._commands = installed.commands
+
+    def create(self) -> None:
+        self._store.mkdir()
+        read_output([self._commands / "mkfs.s3ql", "--plain", *self._options, self._url], self.environment)
+
+    def mount(self, mount_point: Path) -> None:
+        compression = ("--compress", "zlib-1", "--log", self._log)
+        _mount([self._commands / "mount.s3ql", *self._options, *compression, self._url, mount_point], self.environment, mount_point)
+
+    def unmount(self, mount_point: Path) -> None:
+        _unmount([self._commands / "umount.s3ql", mount_point], self.environment, mount_point)
+
+    def settle(self, mount_point: Path) -> float:
+        """Unmount and mount again: `s3qlctrl dropcache` of S3QL 6.3 hung in one of two runs, its server waiting for nothing."""
+        begin = time.perf_counter()
+        self.unmount(mount_point)
+        self.mount(mount_point)
+        return time.perf_counter() - begin
+
+    def stored_bytes(self) -> int:
+        """The backend, and the database, which is beside the cache. Blocks that were not uploaded yet do not count."""
+        return disk_bytes(self._store) + sum(path.stat().st_blocks * 512 for path in self._cache.glob("*.db*"))
+
+
+class JuiceFs:
+    """JuiceFS with SQLite for metadata and files for data, and its defaults, but that it tells nobody of its use."""
+
+    name = JUICEFS
+
+    def __init__(self, folder: Path, installed: Installed) -> None:
+        self.environment = environment_in(folder)
+        self._store, self._cache, self._log = folder / "store", folder / "cache", folder / "log"
+        self._metadata = f"sqlite3://{self._store}/metadata.db"
+        self._juicefs = installed.commands / "juicefs"
+
+    def create(self) -> None:
+        self._store.mkdir()
+        storage = ("--storage", "file", "--bucket", f"{self._store}/data/")
+        read_output([self._juicefs, "format", *storage, self._metadata, "bench"], self.environment)
+
+    def mount(self, mount_point: Path) -> None:
+        options = ("--background", "--no-usage-report", "--no-syslog", "--log", self._log, "--cache-dir", self._cache)
+        # In this order, since what JuiceFS shows as its command line may lack the end, and its server is known by the mount point.
+        _mount([self._juicefs, "mount", self._metadata, mount_point, *options], self.environment, mount_point)
+
+    def unmount(self, mount_point: Path) -> None:
+        _unmount([self._juicefs, "umount", mount_point], self.environment, mount_point)
+
+    def settle(self, mount_point: Path) -> float:
+        return 0.0  # close and fsync have uploaded all
+
+    def stored_bytes(self) -> int:
+        return disk_bytes(self._store)
+
+
+class Bindfs:
+    """bindfs, which passes everything on: what FUSE costs in C."""
+
+    name = BINDFS
+
+    def __init__(self, folder: Path, installed: Installed) -> None:
+        self.environment = environment_in(folder)
+        self._store = folder / "store"
+        self._commands = installed.commands
+
+    def create(self) -> None:
+        self._store.mkdir()
+
+    def mount(self, mount_point: Path) -> None:
+        _mount([self._commands / BINDFS, self._store, mount_point], self.environment, mount_point)
+
+    def unmount(self, mount_point: Path) -> None:
+        _unmount(["fusermount3", "-u", mount_point], self.environment, mount_point)
+
+    def settle(self, mount_point: Path) -> float:
+        return 0.0
+
+    def stored_bytes(self) -> int:
+        return disk_bytes(self._store)
+
+
+class Plain:
+    """A folder. It is its own store."""
+
+    name = PLAIN
+
+    def __init__(self, folder: Path, _installed: Installed) -> None:
+        self.environment = environment_in(folder)
+        self._mount_point = folder
+
+    def create(self) -> None:
+        """There is nothing to make."""
+
+    def mount(self, mount_point: Path) -> None:
+        self._mount_point = mount_point
+
+    def unmount(self, mount_point: Path) -> None:
+        """It stays."""
+
+    def settle(self, mount_point: Path) -> float:
+        return 0.0
+
+    def stored_bytes(self) -> int:
+        return disk_bytes(self._mount_point)
+
+
+def make_system(name: str, folder: Path, installed: Installed) -> System:
+    """A system with an empty folder and a new, empty store.
+
+    Raises:
+        StepError: it cannot make one.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "home").mkdir(parents=True)
+    systems: dict[str, type[Yester | S3ql | JuiceFs | Bindfs | Plain]] = {
+        YESTER: Yester,
+        S3QL: S3ql,
+        JUICEFS: JuiceFs,
+        BINDFS: Bindfs,
+        PLAIN: Plain,
+    }
+    system = systems[name](folder, installed)
+    system.create()
+    return system
+
+
+def _mount(words: list[str | Path], environment: dict[str, str], mount_point: Path) -> None:
+    """Run a command that goes into the background when its mount serves.
+
+    Its output goes nowhere: a server that keeps a pipe open would keep us waiting.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    with tempfile.TemporaryFile() as errors:
+        process = start(words, environment, stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            status = process.wait(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            message = f"not mounted after {TIMEOUT_S:.0f} s"
+            raise StepError(message) from error
+        finally:
+            kill(process)  # does nothing if it has ended: then its children are to go on
+        if status != 0:
+            raise StepError(describe_failure(words, status, errors))
+        while not is_mounted(mount_point):
+            if time.monotonic() > deadline or not find_servers(mount_point):
+                raise StepError(describe_failure(words, status, errors))
+            time.sleep(_POLL_S)
+
+
+def _unmount(words: list[str | Path], environment: dict[str, str], mount_point: Path) -> None:
+    servers = find_servers(mount_point)
+    read_output(words, environment)
+    for pid in servers:
+        wait_end(pid, TIMEOUT_S)
+    if is_mounted(mount_point):
+        message = "still mounted after it was unmounted"
+        raise StepError(message)
