@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from debian import try_install
-from measure import StepError, check_equal, read_output, run
+from measure import TIMEOUT_S, StepError, check_equal, read_output, run
 from rows import YESTER
 from trial import Record, read_into_cache
 
@@ -126,9 +126,10 @@ def _write_randomly(session: Session, record: Record, data: LiveData) -> None:
 
 def _publish(session: Session, record: Record, data: LiveData) -> None:
     """Publish versions with a few changes each in a folder with many files, while somebody writes in it."""
-    run(["cp", "-a", data.linux.tree, session.folder / "tree"], session.environment)
+    read_output(["cp", "-a", data.linux.tree, session.folder / "tree"], session.environment, timeout_s=3 * TIMEOUT_S)
     session.settle()
     names = data.linux.unchanged_names
+    versions_before = _count_versions(session)
     seconds, windows = [], []
     with writing(session.folder / "log", session.folder.parent.parent / "laps", session.environment) as laps:
         before = time.monotonic()
@@ -143,9 +144,16 @@ def _publish(session: Session, record: Record, data: LiveData) -> None:
             now = time.monotonic()
             seconds.append(took)
             windows.append((now - took, now))
+    if (published := _count_versions(session) - versions_before) < _VERSIONS:
+        check_equal("versions published", published, _VERSIONS)
     record.add("publish", median(seconds))
     record.add("pause", 1000 * max(laps.longest(begin, end) for begin, end in windows))
     record.add("pause-before", 1000 * laps.longest(before, before_end))
+
+
+def _count_versions(session: Session) -> int:
+    """How many distinct versions yester shows of the folder that is worked in."""
+    return len(list((session.folder / ".snapshots").iterdir()))
 
 
 ALL_WORK = (
