@@ -55,8 +55,8 @@ WAL mode, is synced when SQLite makes a checkpoint (both: their sources, and `st
 - **SQLite**: one insert a transaction, synchronous=FULL. A second connection has to find all rows, and `integrity_check` nothing.
 - **random writes**: `fio`, 32 MiB in all (or what two minutes suffice for) into a file that was written and settled before; what is
   written compresses by half. *Growth*: blocks on the disk after it less those before, divided by the bytes that were written; again after
-  what the system does later was done (yester: a version was published; S3QL: all was uploaded, of which little had been before). Caches
-  do not count.
+  unmounting, by which yester publishes a version, and S3QL uploads what it had only in its cache. Caches do not count, nor pages of
+  yester's file that nothing uses: it never shrinks, and is written into before it grows.
 - **publish**: `yester snapshot` of the Linux source tree, five times with ten files changed each; the median. Meanwhile a process appends
   a line to a file in the folder and fsyncs, without rest: its longest such turn during all five, and in five seconds before. That no
   pause is seen is taken as: 100 ms at most.

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from measure import TIMEOUT_S, StepError, describe_failure, disk_bytes, kill, read_output, run, start
+from measure import TIMEOUT_S, StepError, describe_failure, disk_bytes, kill, read_output, start
 from mounting import find_servers, is_mounted, wait_end
 from rows import PLAIN, YESTER
 from tools import ROOT, environment_in
@@ -22,6 +22,7 @@ from live.installing import Installed
 from live.rows import BINDFS, JUICEFS, S3QL
 
 _POLL_S = 0.005
+_FREE_PAGES_SCRIPT = Path(__file__).with_name("free_pages.py")
 
 
 class System(Protocol):
@@ -39,8 +40,8 @@ class System(Protocol):
     def unmount(self, mount_point: Path) -> None:
         """The opposite of `mount`. All is in the store, and no process of it runs."""
 
-    def settle(self, mount_point: Path) -> float:
-        """Have it do now what it would do later with what was written: publish, upload. How many seconds that took."""
+    def publish(self) -> list[str | Path]:
+        """The command that makes a version of what is there now; empty where there are no versions."""
 
     def stored_bytes(self) -> int:
         """What its store takes on the disk, without caches."""
@@ -68,11 +69,12 @@ class Yester:
     def unmount(self, mount_point: Path) -> None:
         _unmount(self._command("umount", mount_point), self.environment, mount_point)
 
-    def settle(self, mount_point: Path) -> float:
-        return run(self._command("snapshot", "bench", "--store", self._store), self.environment).seconds
+    def publish(self) -> list[str | Path]:
+        return self._command("snapshot", "bench", "--store", self._store)
 
     def stored_bytes(self) -> int:
-        return disk_bytes(self._store)
+        """Without the pages of its file that nothing uses: they are written before the file grows."""
+        return disk_bytes(self._store) - int(read_output([sys.executable, _FREE_PAGES_SCRIPT, self._store], self.environment))
 
 
 class S3ql:
@@ -99,12 +101,8 @@ class S3ql:
     def unmount(self, mount_point: Path) -> None:
         _unmount([self._commands / "umount.s3ql", mount_point], self.environment, mount_point)
 
-    def settle(self, mount_point: Path) -> float:
-        """Unmount and mount again: `s3qlctrl dropcache` of S3QL 6.3 hung in one of two runs, its server waiting for nothing."""
-        begin = time.perf_counter()
-        self.unmount(mount_point)
-        self.mount(mount_point)
-        return time.perf_counter() - begin
+    def publish(self) -> list[str | Path]:
+        return []
 
     def stored_bytes(self) -> int:
         """The backend, and the database, which is beside the cache. Blocks that were not uploaded yet do not count."""
@@ -135,8 +133,8 @@ class JuiceFs:
     def unmount(self, mount_point: Path) -> None:
         _unmount([self._juicefs, "umount", mount_point], self.environment, mount_point)
 
-    def settle(self, mount_point: Path) -> float:
-        return 0.0  # close and fsync have uploaded all
+    def publish(self) -> list[str | Path]:
+        return []
 
     def stored_bytes(self) -> int:
         return disk_bytes(self._store)
@@ -161,8 +159,8 @@ class Bindfs:
     def unmount(self, mount_point: Path) -> None:
         _unmount(["fusermount3", "-u", mount_point], self.environment, mount_point)
 
-    def settle(self, mount_point: Path) -> float:
-        return 0.0
+    def publish(self) -> list[str | Path]:
+        return []
 
     def stored_bytes(self) -> int:
         return disk_bytes(self._store)
@@ -186,8 +184,8 @@ class Plain:
     def unmount(self, mount_point: Path) -> None:
         """It stays."""
 
-    def settle(self, mount_point: Path) -> float:
-        return 0.0
+    def publish(self) -> list[str | Path]:
+        return []
 
     def stored_bytes(self) -> int:
         return disk_bytes(self._mount_point)
