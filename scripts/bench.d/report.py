@@ -29,7 +29,7 @@ class Part:
         """The document with this text in the part; one that has no such part gets it at its end."""
         part = self.render(text)
         if self.find(document) is None:
-            return f"{document.rstrip()}\n\n{part}\n"
+            return f"{document.rstrip()}\n\n{part}\n".lstrip()
         return re.sub(self._pattern(), lambda _: part, document, count=1, flags=re.DOTALL)
 
     def _pattern(self) -> str:

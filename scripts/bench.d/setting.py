@@ -69,13 +69,15 @@ def claimed(work: Path) -> Iterator[None]:
 
 def _without_private(arguments: list[str]) -> list[str]:
     """The command line without folders of this machine, which are nobody's business."""
-    options = ("--work", "--output", "--s3ql-from")
     kept = []
     words = iter(arguments)
     for word in words:
-        if word in options:
+        option, equals, _ = word.partition("=")
+        if option in ("--work", "--output", "--s3ql-from") and not equals:
             next(words, None)
-        elif not word.startswith(tuple(f"{option}=" for option in options)):
+        if option == "--s3ql-from":
+            kept += [option, "SOURCE"]
+        elif option not in ("--work", "--output"):
             kept.append(word)
     return kept
 

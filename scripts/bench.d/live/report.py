@@ -43,9 +43,10 @@ For each piece of work each system gets a new, empty store and is mounted anew. 
 defaults, but S3QL: it does not encrypt, and compresses with `zlib-1`, the fastest it has (yester: zstd level 3; JuiceFS: none). JuiceFS
 has SQLite for metadata and files for data.
 
-fsync promises different things. yester and the plain folder have the data on the disk when it returns. S3QL 6.3 has then written to its
-cache and its database without an fsync of its own. JuiceFS 1.4 has renamed the data's files into place without one, and its database, in
-WAL mode, is synced when SQLite makes a checkpoint (both: their sources, and `strace`). After power loss their rows may be gone.
+fsync promises different things. yester, bindfs and the plain folder have the data on the disk when it returns. S3QL 6.3 has then written
+to its cache and its database without syncing either (its source: `Operations.fsync`). JuiceFS 1.4 with files for data has renamed them into
+place without syncing them, and its database, in WAL mode, is synced when SQLite makes a checkpoint (`strace`). What is fsynced there
+survives the end of the process, but not power loss; their rows with fsync are to be read with that in mind.
 
 - **small files**: those of `fs/` in the Linux sources. *Cold*: unmounted, the page cache dropped, mounted again. `tar` writes into a
   pipe that is read. It is checked that all bytes come.
