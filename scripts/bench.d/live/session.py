@@ -61,7 +61,7 @@ class Session:
     def settle(self) -> None:
         """Have it do now what it would do later with what was written: upload it, make a version of it.
 
-        By unmounting it, after which all have done that. S3QL could be told without: but its dropcache (6.3) hung in one of two runs.
+        By unmounting it, after which all have done that.
         """
         self.peak_bytes()
         self.unmount()

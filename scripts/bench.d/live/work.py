@@ -127,6 +127,7 @@ def _write_randomly(session: Session, record: Record, data: LiveData) -> None:
 
 def _publish(session: Session, record: Record, data: LiveData) -> None:
     """Publish versions with a few changes each in a folder with many files, while somebody writes in it."""
+    session.publish()  # where it cannot, it is of no use to fill the folder
     read_output(["cp", "-a", data.linux.tree, session.folder / "tree"], session.environment, timeout_s=3 * TIMEOUT_S)
     session.publish()
     names = data.linux.unchanged_names
