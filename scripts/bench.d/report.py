@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rows import BORG, PLAIN, RESTIC, ROWS, YESTER, Results, Row
+from rows import BORG, PLAIN, RESTIC, ROWS, YESTER, Results, Row, Unit
 from setting import Setting
 
 
@@ -56,7 +56,7 @@ class Table:
         for row in self._rows_of(results):
             value = _median(results, row, first)
             others = {name: _median(results, row, name) for name in self.beside}
-            ratios = {name: value / other for name, other in others.items() if value is not None and other}
+            ratios = {name: value / other for name, other in others.items() if value is not None and other and row.unit is not Unit.TIMES}
             reached = row.target.is_reached(value, ratios)
             cells = [
                 row.title,
