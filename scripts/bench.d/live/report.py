@@ -62,4 +62,4 @@ survives the end of the process, but not power loss; their rows with fsync are t
   a line to a file in the folder and fsyncs, without rest: its longest such turn during all five, and in five seconds before. That no
   pause is seen is taken as: 100 ms at most.
 - **peak memory**: VmHWM of the process that serves the mount, after the work. It counts pages of mapped files, as LMDB's, which the kernel
-  takes back when it needs them."""
+  takes back when it needs them; the line below it does not: RssAnon, after the work."""

@@ -14,7 +14,12 @@ def _beside_juicefs(*, at_most: float | None = None, ratio_at_most: float) -> Ta
     return Target(at_most=at_most, ratio_at_most=ratio_at_most, beside=(JUICEFS,))
 
 
-_MEMORY = Target(at_most=300)
+def _memory_rows(work: str, title: str) -> tuple[Row, Row]:
+    return (
+        Row(f"memory-{work}", f"peak memory: {title}", Unit.MB, Target(at_most=300)),
+        Row(f"memory-{work}-anon", "of that, without mapped files", Unit.MB),
+    )
+
 
 LIVE_ROWS = (
     Row("cp", "`cp -a` of 2,078 small files", Unit.SECONDS, _beside_juicefs(at_most=1.5, ratio_at_most=0.3)),
@@ -31,10 +36,10 @@ LIVE_ROWS = (
     Row("publish", "publish a version after 10 changes in 80,000 files", Unit.SECONDS, Target(at_most=0.5)),
     Row("pause", "longest pause of a writer meanwhile", Unit.MILLISECONDS, Target(at_most=100)),
     Row("pause-before", "longest pause of the writer before", Unit.MILLISECONDS),
-    Row("memory-small", "peak memory: small files", Unit.MB, _MEMORY),
-    Row("memory-write", "peak memory: 128 MiB", Unit.MB, _MEMORY),
-    Row("memory-git", "peak memory: git", Unit.MB, _MEMORY),
-    Row("memory-sqlite", "peak memory: SQLite", Unit.MB, _MEMORY),
-    Row("memory-random", "peak memory: random writes", Unit.MB, _MEMORY),
-    Row("memory-publish", "peak memory: 80,000 files, versions", Unit.MB, _MEMORY),
+    *_memory_rows("small", "small files"),
+    *_memory_rows("write", "128 MiB"),
+    *_memory_rows("git", "git"),
+    *_memory_rows("sqlite", "SQLite"),
+    *_memory_rows("random", "random writes"),
+    *_memory_rows("publish", "80,000 files, versions"),
 )

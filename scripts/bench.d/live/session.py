@@ -18,12 +18,17 @@ _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
 class Session:
-    """A mounted system with a folder to work in."""
+    """A mounted system with a folder to work in.
+
+    `peak_bytes` is the most resident memory that one of its processes had, `anonymous_bytes` what it had without mapped files when
+    `note_memory` looked; both 0 if no process serves it.
+    """
 
     def __init__(self, system: System, mount_point: Path) -> None:
         self._system = system
         self._mount_point = mount_point
-        self._peak_bytes = 0
+        self.peak_bytes = 0
+        self.anonymous_bytes = 0
 
     @property
     def folder(self) -> Path:
@@ -47,7 +52,7 @@ class Session:
         Raises:
             StepError: the page cache may not be dropped, which only root may do.
         """
-        self.peak_bytes()
+        self.note_memory()
         self.unmount()
         os.sync()
         try:
@@ -63,7 +68,7 @@ class Session:
 
         By unmounting it, after which all have done that.
         """
-        self.peak_bytes()
+        self.note_memory()
         self.unmount()
         self.mount()
 
@@ -76,10 +81,11 @@ class Session:
         os.sync()  # the file system counts blocks when it has given them
         return self._system.stored_bytes()
 
-    def peak_bytes(self) -> int:
-        """The most resident memory that a process that serves it had, before it was mounted again, too; 0 if none serves it."""
-        self._peak_bytes = max([self._peak_bytes, *(status_bytes(pid, "VmHWM") for pid in find_servers(self._mount_point))])
-        return self._peak_bytes
+    def note_memory(self) -> None:
+        """Look at the memory of the processes that serve it; what they had before they were mounted anew counts, too."""
+        for pid in find_servers(self._mount_point):
+            self.peak_bytes = max(self.peak_bytes, status_bytes(pid, "VmHWM"))
+            self.anonymous_bytes = max(self.anonymous_bytes, status_bytes(pid, "RssAnon"))
 
     def unmount(self) -> None:
         """Unmount it; all is in the store."""

@@ -34,7 +34,7 @@ _CHANGES = 10
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A piece of work. `rows` are those that it measures; besides, `memory-ID` is the memory of the process that serves it."""
+    """A piece of work. `rows` are those that it measures; two more are about the memory of what serves it."""
 
     id: str
     rows: tuple[str, ...]
@@ -43,8 +43,8 @@ class Work:
 
     @property
     def all_rows(self) -> tuple[str, ...]:
-        """Its rows, with the one of the memory."""
-        return (*self.rows, f"memory-{self.id}")
+        """Its rows, with those about memory."""
+        return (*self.rows, f"memory-{self.id}", f"memory-{self.id}-anon")
 
     def is_for(self, name: str) -> bool:
         """Whether a system can do it."""
@@ -171,5 +171,7 @@ ALL_WORK = (
 def do_work(work: Work, session: Session, record: Record, data: LiveData) -> None:
     """Do a piece of work and see how much memory the system had for it."""
     work.do(session, record, data)
-    if peak_bytes := session.peak_bytes():
-        record.add(f"memory-{work.id}", peak_bytes / _MB)
+    session.note_memory()
+    if session.peak_bytes:
+        record.add(f"memory-{work.id}", session.peak_bytes / _MB)
+        record.add(f"memory-{work.id}-anon", session.anonymous_bytes / _MB)
