@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def store(self) -> None:
-        for offset, extent in self.extents.take_changes().items():
+        for offset, extent in self.extents.take_changes().extents.items():
             if extent is None:
                 self.stored.pop(offset, None)
             else:
@@ -138,4 +138,4 @@ def test_a_file_that_is_written_from_front_to_back_is_one_extent_a_batch() -> No
     assert extents.extents() == (Extent(0, 10_000, 1, 0),)
     extents.write(10_000, 10, 2, 0)
     assert len(extents) == 2
-    assert list(extents.take_changes()) == [0, 10_000]
+    assert list(extents.take_changes().extents) == [0, 10_000]

@@ -50,11 +50,23 @@ class Piece(NamedTuple):
     is_base: bool
 
 
+class Changes(NamedTuple):
+    """What changed in a file: by offset, the extent that begins there now, or None if none does.
+
+    `uses` says how many bytes more, or less, of each batch it consists of.
+    """
+
+    extents: dict[int, Extent | None]
+    uses: dict[int, int]
+
+
 class ExtentMap:
     """The extents of one file, with its size and how much of its base still counts.
 
     `take_changes` tells what to store so that a new map made of it is like this one.
     """
+
+    __slots__ = ("_changes", "_extents", "_uses", "base_bytes", "size", "was_shortened", "written_bytes")
 
     def __init__(self, *, base_bytes: int, size: int, extents: Iterable[Extent] = ()) -> None:
         """`extents` are those of another map, in any order."""
@@ -64,19 +76,17 @@ class ExtentMap:
         self.was_shortened = False
         """Whether it was cut short since a version was begun that it is in."""
         self._extents = sorted(extents)
-        self._written = sum(extent.length for extent in self._extents)
-        self._changes: dict[int, Extent | None] = {}
+        self.written_bytes = sum(extent.length for extent in self._extents)
+        """How many bytes are in extents."""
+        self._changes: dict[int, Extent | None] | None = None
+        self._uses: dict[int, int] | None = None
+        """How many bytes more, or less, of each batch are in use. None for nothing, as nearly always: there are many maps."""
 
     def __bool__(self) -> bool:
         return bool(self._extents)
 
     def __len__(self) -> int:
         return len(self._extents)
-
-    @property
-    def written_bytes(self) -> int:
-        """How many bytes are in extents."""
-        return self._written
 
     def extents(self) -> tuple[Extent, ...]:
         """All of them, in order."""
@@ -90,11 +100,11 @@ class ExtentMap:
         before = self._extents[at - 1] if at else None
         if before is not None and (before.end, before.batch, before.position + before.length) == (offset, batch, position):
             at -= 1
+            self._note(before.offset, None, batch, -before.length)
             del self._extents[at]
             new = Extent(before.offset, before.length + length, batch, before.position)
         self._extents.insert(at, new)
-        self._written += length
-        self._changes[new.offset] = new
+        self._note(new.offset, new, batch, new.length)
         self.size = max(self.size, offset + length)
 
     def truncate(self, size: int) -> None:
@@ -135,16 +145,29 @@ class ExtentMap:
         """
         for extent in self._extents:
             if extent.batch <= last_batch:
-                self._changes[extent.offset] = None
+                self._note(extent.offset, None, extent.batch, -extent.length)
         self._extents = [extent for extent in self._extents if extent.batch > last_batch]
-        self._written = sum(extent.length for extent in self._extents)
         self.base_bytes = base_bytes
         assert base_bytes <= self.size
 
-    def take_changes(self) -> dict[int, Extent | None]:
-        """What changed since this was last asked: by offset, the extent that begins there now, or None if none does."""
-        changes, self._changes = self._changes, {}
+    def take_changes(self) -> Changes:
+        """What changed since this was last asked."""
+        changes = Changes(self._changes or {}, self._uses or {})
+        self._changes = self._uses = None
         return changes
+
+    def drop(self) -> Changes:
+        """The file is gone, or all of it is in its base: what to store then."""
+        self._clear(0, self.size)
+        return self.take_changes()
+
+    def _note(self, offset: int, extent: Extent | None, batch: int, length: int) -> None:
+        """What begins at an offset now, and how many bytes more of a batch are in use."""
+        if self._changes is None or self._uses is None:
+            self._changes, self._uses = {}, {}
+        self._changes[offset] = extent
+        self._uses[batch] = self._uses.get(batch, 0) + length
+        self.written_bytes += length
 
     def _clear(self, start: int, end: int) -> int:
         """Leave no extent between `start` and `end`. Returns the index of the first that lies behind."""
@@ -154,15 +177,13 @@ class ExtentMap:
         last = bisect_left(self._extents, end, key=_offset)
         kept = []
         for extent in self._extents[first:last]:
-            self._changes[extent.offset] = None
-            self._written -= extent.length
+            self._note(extent.offset, None, extent.batch, -extent.length)
             if extent.offset < start:
                 kept.append(extent.part(extent.offset, start))
             if extent.end > end:
                 kept.append(extent.part(end, extent.end))
         for extent in kept:
-            self._changes[extent.offset] = extent
-            self._written += extent.length
+            self._note(extent.offset, extent, extent.batch, extent.length)
         self._extents[first:last] = kept
         return first + (bool(kept) and kept[0].offset < start)
 

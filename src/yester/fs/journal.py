@@ -63,6 +63,8 @@ class Journal:
         """Why the last attempt to commit failed, as an error number; None if it did not."""
         self.last_published: StoredSnapshot | None = None
         """The last snapshot that was committed with a change."""
+        self.waiting = 0
+        """How many tasks wait for a commit."""
         self._wanted = trio.Event()
         self._attempted = trio.Event()
         """Each is replaced once it was set."""
@@ -104,7 +106,11 @@ class Journal:
 
     async def _wait_for_attempt(self) -> None:
         self._wanted.set()
-        await self._attempted.wait()
+        self.waiting += 1
+        try:
+            await self._attempted.wait()
+        finally:
+            self.waiting -= 1
         if self.failure is not None:
             raise OSError(self.failure, os.strerror(self.failure))
 

@@ -539,7 +539,7 @@ class LiveTree:
             self._inodes.remove(node)
             self._unpublished.discard(node.number)
             self._begun.discard(node.number)
-            self._log.drop_row(node.number, node.names or ())
+            self._log.drop_row(node)
 
     def _check_replaceable(self, node: LiveNode, there: LiveNode) -> None:
         if there.is_folder and not node.is_folder:

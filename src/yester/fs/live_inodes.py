@@ -138,9 +138,10 @@ class Inodes:
         assert node.is_published
         node.has_row = False
         self.rows.discard(node.number)
-        self._log.drop_row(node.number)
+        size = node.size
+        self._log.drop_row(node)
         if node.extents is not None:
-            node.base_size, node.extents = node.extents.size, None
+            node.base_size, node.extents = size, None
         if not node.uses:
             self._rest(node)
 
@@ -181,7 +182,9 @@ class Inodes:
                     raise damaged(node.number, f"{parent} does not have its name {name!r}")
                 folder.uses += 1
         for number in gone:
-            self._log.drop_row(number)
+            self._log.forget_row(number)
+            for extent in rows.extents.get(number, ()):
+                self._log.forget_extent(number, extent)
         self._judge_ways(nodes)
 
     def _folder(self, number: int) -> LiveNode | None:

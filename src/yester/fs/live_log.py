@@ -7,11 +7,11 @@ that no file consists of any more are dropped, but for those that a version bein
 Threads: as the tree it belongs to.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from yester.core.extents import Extent
+from yester.core.extents import Changes, Extent
 from yester.core.records import Snapshot
 from yester.fs.live_nodes import LiveNode, encode_row
 from yester.store.live import LiveChange, LiveRows
@@ -25,8 +25,8 @@ class ChangeLog:
         self._read_committed = read_committed
         self._dirty: set[int] = set()
         self._gone: set[int] = set()
-        self._cleared: set[int] = set()
-        """Nodes whose extents are all to be taken away first: one may have lost its row and have a new one."""
+        self._dropped_extents: dict[tuple[int, int], Extent | None] = {}
+        """By node and offset, of nodes that lost their rows; one may have a new one already."""
         self._names: dict[tuple[int, bytes], int | None] = {}
         self._snapshot: Snapshot | None = None
         self._batch = rows.head.next_batch
@@ -37,13 +37,10 @@ class ChangeLog:
         self._is_version_begun = False
         self._pinned_batch = 0
         """Batches up to this one are being read, whatever files consist of."""
-        self._stored_extents: dict[int, dict[int, Extent]] = {}
-        """What was last taken of each file's extents, by node and offset."""
         self._batch_uses: dict[int, int] = dict.fromkeys(rows.batch_bytes, 0)
         """How many bytes of each committed batch files consist of. A batch goes with the last of them."""
-        for number, extents in rows.extents.items():
+        for extents in rows.extents.values():
             for extent in extents:
-                self._stored_extents.setdefault(number, {})[extent.offset] = extent
                 self._batch_uses[extent.batch] += extent.length
 
     # --- taking note ---
@@ -52,12 +49,22 @@ class ChangeLog:
         """A node that has a row is not what it was."""
         self._dirty.add(number)
 
-    def drop_row(self, number: int, names: Iterable[bytes] = ()) -> None:
-        """A node needs no row any more, nor any for these names in it: it is gone, or is what the base says."""
-        self._dirty.discard(number)
+    def drop_row(self, node: LiveNode) -> None:
+        """A node needs no row any more, nor any for names and bytes in it: it is gone, or is what the base says."""
+        self._dirty.discard(node.number)
+        self._gone.add(node.number)
+        self._names |= dict.fromkeys(((node.number, name) for name in node.names or ()), None)
+        if node.extents is not None:
+            self._dropped_extents |= {(node.number, offset): None for offset in self._count(node.extents.drop())}
+
+    def forget_row(self, number: int) -> None:
+        """There is a row of a node that is gone."""
         self._gone.add(number)
-        self._cleared.add(number)
-        self._names |= dict.fromkeys(((number, name) for name in names), None)
+
+    def forget_extent(self, number: int, extent: Extent) -> None:
+        """There is an extent of a node that is gone."""
+        self._dropped_extents[number, extent.offset] = None
+        self._batch_uses[extent.batch] -= extent.length
 
     def change_name(self, folder: int, name: bytes, number: int | None) -> None:
         """A name in a folder leads to this node, to `REMOVED`, or to what the base says (None)."""
@@ -144,7 +151,7 @@ class ChangeLog:
         self._head = msgspec.structs.replace(self._head, next_node=next_node, next_batch=self._batch)
         change = LiveChange(self._head, rows, self._names, extents, batches, dropped, self._snapshot)
         self._names, self._snapshot = {}, None
-        self._dirty, self._gone, self._cleared = set(), set(), set()
+        self._dirty, self._gone = set(), set()
         return change
 
     def committed(self, change: LiveChange) -> None:
@@ -154,22 +161,15 @@ class ChangeLog:
             self._taken.discard(batch)
 
     def _take_extents(self, nodes: Mapping[int, LiveNode]) -> Mapping[tuple[int, int], Extent | None]:
-        taken: dict[tuple[int, int], Extent | None] = {}
-        for number in self._cleared:
-            taken |= {(number, offset): None for offset in self._stored_extents.get(number, ())}
+        taken, self._dropped_extents = self._dropped_extents, {}
         for number in self._dirty:
             extents = nodes[number].extents
             if extents is not None:
-                taken |= {(number, offset): extent for offset, extent in extents.take_changes().items()}
-        for (number, offset), extent in taken.items():
-            stored = self._stored_extents.setdefault(number, {})
-            before = stored.pop(offset, None)
-            if before is not None:
-                self._batch_uses[before.batch] -= before.length
-            if extent is not None:
-                stored[offset] = extent
-                self._batch_uses[extent.batch] = self._batch_uses.get(extent.batch, 0) + extent.length
-        for number in self._cleared:
-            if not self._stored_extents.get(number):
-                self._stored_extents.pop(number, None)
+                taken |= {(number, offset): extent for offset, extent in self._count(extents.take_changes()).items()}
         return taken
+
+    def _count(self, changes: Changes) -> dict[int, Extent | None]:
+        """Note how much of each batch is in use, and return what changed otherwise."""
+        for batch, count in changes.uses.items():
+            self._batch_uses[batch] = self._batch_uses.get(batch, 0) + count
+        return changes.extents

@@ -39,7 +39,7 @@ _TURN_S = 0.02
 _SECOND_NS = 10**9
 _RETRY_S = 30.0
 """After a version could not be made."""
-_NODES_MAX = 60_000
+_NODES_MAX = 40_000
 """Changed nodes: each takes about a kilobyte of memory until it is in a version."""
 _DIRTY_BYTES_MAX = 8 * 1024 * 1024 * 1024
 """Written bytes that are in no version take their full size in the store."""

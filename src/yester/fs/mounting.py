@@ -121,6 +121,7 @@ def serve(store: Store, mount_point: Path, options: MountOptions, on_ready: Call
         MountError: FUSE refused.
     """
     view = View(store, Presentation(os.geteuid(), os.getegid(), as_me=options.as_me))
+    quick_wait.install()
     with _mounted(SnapshotOperations(view), mount_point, options, _fsname(store.path), {"ro"}):
         trio.run(_serve, on_ready)
 
@@ -134,6 +135,7 @@ def serve_live(store: Store, live: LiveOptions, mount_point: Path, options: Moun
     """
     with open_folder(store, live.name, start=live.start, make=True) as rows:
         session = LiveSession(store, live.name, rows, live.pace)
+        quick_wait.install(lambda: session.journal.waiting > 0)
         with _mounted(LiveOperations(session), mount_point, options, _fsname(store.path, live.name), set()):
             trio.run(_serve, on_ready, session)
 
@@ -143,7 +145,6 @@ def _mounted(operations: pyfuse3.Operations, mount_point: Path, options: MountOp
     flags = flags | {"default_permissions", f"fsname={fsname}", "subtype=yester"}
     if options.allow_other:
         flags.add("allow_other")
-    quick_wait.install()
     try:
         pyfuse3.init(operations, os.fspath(mount_point), flags)
     except RuntimeError as error:

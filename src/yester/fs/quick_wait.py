@@ -14,12 +14,13 @@ support replaces them; `install` puts there a stand-in that is trio in all but t
 Who is awake when the next request comes need not be woken: that costs as much as answering it. `sched_yield` lets a program
 that has work run first, so on a busy machine looking costs nobody anything.
 
-Rule: never more than `TURN_EVERY` requests, or one idle millisecond, between two turns of the scheduler, so that signals and
-answers that were prepared on a thread are not kept waiting.
+Rule: while somebody waits for another task there is no such waiting. Else never more than `TURN_EVERY` requests, or one idle
+millisecond, between two turns of the scheduler, so that signals and answers that were prepared on a thread are not kept waiting.
 """
 
 import os
 import select
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -53,7 +54,8 @@ class UnfairLock:
 class _QuickLowlevel:
     """`trio.lowlevel` with another `wait_readable`."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_somebody_waiting: Callable[[], bool]) -> None:
+        self._is_somebody_waiting = is_somebody_waiting
         self._pollers: dict[int, select.poll] = {}
         self._since_turn = 0
 
@@ -67,7 +69,7 @@ class _QuickLowlevel:
             poller = self._pollers[descriptor] = select.poll()
             poller.register(descriptor, select.POLLIN)
         self._since_turn += 1
-        if self._since_turn < TURN_EVERY:
+        if self._since_turn < TURN_EVERY and not self._is_somebody_waiting():
             for _ in range(LOOKS):
                 if poller.poll(0):
                     return
@@ -83,13 +85,16 @@ class _QuickTrio:
 
     Lock = UnfairLock
 
-    def __init__(self) -> None:
-        self.lowlevel = _QuickLowlevel()
+    def __init__(self, is_somebody_waiting: Callable[[], bool]) -> None:
+        self.lowlevel = _QuickLowlevel(is_somebody_waiting)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever trio has)
         return getattr(trio, name)
 
 
-def install() -> None:
-    """Have pyfuse3 in this process wait quickly. Before `pyfuse3.init`; safe to call twice."""
-    pyfuse3.trio = _QuickTrio()  # type: ignore[attr-defined]  # its own seam, as in pyfuse3.asyncio
+def install(is_somebody_waiting: Callable[[], bool] = lambda: False) -> None:
+    """Have pyfuse3 in this process wait quickly. Before `pyfuse3.init`; safe to call twice.
+
+    While `is_somebody_waiting` for another task, such as for a commit, every request is followed by a turn of the scheduler.
+    """
+    pyfuse3.trio = _QuickTrio(is_somebody_waiting)  # type: ignore[attr-defined]  # its own seam, as in pyfuse3.asyncio
