@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Storing what changed of a file: the bytes are right, the chunks are those of the whole file, and little is stored."""
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ class File:
 
     def __init__(self) -> None:
         self.chunks: dict[ChunkId, bytes] = {}
-        self.new_bytes = 0
+        self.new_bytes = self.new_chunks = 0
         self.plain = bytearray()
         self.base = EMPTY
         self.map = ExtentMap(base_bytes=0, size=0)
@@ -48,6 +50,7 @@ class File:
         if chunk not in self.chunks:
             self.chunks[chunk] = bytes(data)
             self.new_bytes += len(data)
+            self.new_chunks += 1
         return chunk
 
     def write(self, offset: int, data: bytes) -> None:
@@ -62,7 +65,7 @@ class File:
 
     def store(self) -> StoredFile:
         """Store it, and go on from there."""
-        self.new_bytes = 0
+        self.new_bytes = self.new_chunks = 0
         stored = self.storer.store(FileCut(self.map.size, self.base, self.map.base_bytes, self.map.extents()))
         self.base = stored.content
         self.map = ExtentMap(base_bytes=self.map.size, size=self.map.size)
@@ -108,10 +111,11 @@ def test_what_is_stored_is_the_file(steps: list[tuple[str, int, int]], hole_byte
 
 
 @given(steps=STEPS)
-def test_its_chunks_are_those_of_the_whole_file(steps: list[tuple[str, int, int]]) -> None:
-    """So the versions share all they can, with each other and with backups of the same file."""
+def test_without_slices_its_chunks_are_those_of_the_whole_file(steps: list[tuple[str, int, int]]) -> None:
+    """So where much of a chunk was written, versions share all they can with backups of the same file."""
     file = File()
     before, live_content.HOLE_BYTES_MIN = live_content.HOLE_BYTES_MIN, 1 << 40
+    share, live_content.DIRTY_SHARE_MAX = live_content.DIRTY_SHARE_MAX, 0.0
     try:
         for number, (what, where, length) in enumerate([*steps, ("store", 0, 0)]):
             if what == "write":
@@ -131,7 +135,7 @@ def test_its_chunks_are_those_of_the_whole_file(steps: list[tuple[str, int, int]
         whole = [chunk_id(chunk) for chunk in Chunker(PARAMS).cut(read)]
         assert [span.chunk for span in iter_spans(file.base, file.read_chunk)] == whole
     finally:
-        live_content.HOLE_BYTES_MIN = before
+        live_content.HOLE_BYTES_MIN, live_content.DIRTY_SHARE_MAX = before, share
 
 
 def test_a_small_write_into_a_large_file_stores_a_chunk_or_two() -> None:
@@ -142,6 +146,36 @@ def test_a_small_write_into_a_large_file_stores_a_chunk_or_two() -> None:
         file.write(offset, b"changed")
         file.store()
         assert file.new_bytes < 30 * 1024, "a chunk or two, and the span lists above"
+    assert file.content() == file.plain
+
+
+def test_many_small_writes_cost_little_more_than_they_write() -> None:
+    """Over many versions: slices wear, and are cut anew."""
+    rng = random.Random(4)
+    file = File()
+    file.write(0, pattern(200_000, 1))
+    file.store()
+    stored = written = 0
+    for number in range(300):
+        for _ in range(5):
+            file.write(rng.randrange(200_000 - 16), pattern(16, number))
+            written += 16
+        content = file.store().content
+        stored += sum(len(data) for data in list(file.chunks.values())[-file.new_chunks :] if data[:1] != b"L") if file.new_chunks else 0
+    assert file.content() == file.plain
+    spans = list(iter_spans(content, file.read_chunk))
+    assert stored < 4 * written, (stored, written)
+    assert len(spans) < 200_000 / 8
+
+
+def test_a_write_into_a_hole_leaves_the_rest_of_it() -> None:
+    file = File()
+    file.write(0, b"a")
+    file.truncate(10_000_000)
+    file.store()
+    file.write(5_000_000, b"b" * 1000)
+    stored = file.store()
+    assert stored.hole_bytes == 10_000_000 - 1001
     assert file.content() == file.plain
 
 

@@ -24,9 +24,10 @@ import pytest
 from tests.engine.planting import ATIME_NS, T0_NS, File, Folder, Items, plant, plant_data, plant_deep
 from tests.engine.sandbox import MakeStore, Sandbox
 from yester.core.content import HOLE, pack_span
-from yester.core.records import RECORD_VERSION, Entry, Extra, Tree
+from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Tree
 from yester.engine import restore as restore_module
 from yester.engine import restore_pool
+from yester.engine.check import check
 from yester.engine.restore import RestoreOptions, RestoreProgress, RestoreResult, restore
 from yester.engine.restore_files import FileRestorer, Findings, Tally, Task, join
 from yester.engine.restore_preview import Change
@@ -337,6 +338,39 @@ def test_restoring_again_changes_nothing(sandbox: Sandbox, destination: Path) ->
         assert change_times(destination) == times
     (sandbox.folder / "d").chmod(0o700)
     (sandbox.folder / "d/empty").chmod(0o700)
+
+
+def test_a_file_of_slices_is_restored_checked_and_compared(tmp_path: Path, destination: Path) -> None:
+    """Live folders make them where little of a chunk was written."""
+    chunk = os.urandom(10_000)
+    with Store.create(tmp_path / "sliced") as store:
+        with store.writer() as writer:
+            data = writer.add(Kind.DATA, chunk)
+            other = writer.add(Kind.DATA, b"other")
+            spans = pack_span(data, 4000, 0) + pack_span(other, 5) + pack_span(data, 3000, 7000)
+            entry = Entry(b"file", stat.S_IFREG | 0o644, os.geteuid(), os.getegid(), 10**18, 10**18, 7005, 0, spans)
+            tree = store_tree(
+                Tree(RECORD_VERSION, {}, {}, (entry,)), store.parameters.chunking, lambda record: writer.add(Kind.TREE, record)
+            )
+        root = Entry(b"", stat.S_IFDIR | 0o755, os.geteuid(), os.getegid(), 10**18, 10**18, 0, 0, tree)
+        store.add_snapshot(Snapshot(RECORD_VERSION, "docs", "", 10**18, 10**18, root))
+        assert check(store, read_data=True).findings == ()
+        bring_back(store, root, destination)
+        assert (destination / "file").read_bytes() == chunk[:4000] + b"other" + chunk[7000:]
+        again = bring_back(store, root, destination)
+        assert (again.files, again.unchanged) == (0, 1)
+        (destination / "file").write_bytes(b"x" * 7005)
+        os.utime(destination / "file", ns=(10**18, 10**18))
+        assert bring_back(store, root, destination, overwrite=True).files == 1
+        assert (destination / "file").read_bytes() == chunk[:4000] + b"other" + chunk[7000:]
+        past_the_end = msgspec.structs.replace(entry, content=pack_span(data, 7005, 3000))
+        with store.writer() as writer:
+            tree = store_tree(
+                Tree(RECORD_VERSION, {}, {}, (past_the_end,)), store.parameters.chunking, lambda record: writer.add(Kind.TREE, record)
+            )
+        store.add_snapshot(Snapshot(RECORD_VERSION, "docs", "", 10**18 + 1, 10**18, msgspec.structs.replace(root, content=tree)))
+        [finding] = check(store, read_data=False).findings
+        assert "is not what a file needs of it" in finding.what
 
 
 def test_many_files_are_restored_by_several_processes(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1113,6 +1147,7 @@ def test_ctrl_c_ends_all_processes_and_leaves_no_unfinished_file(sandbox: Sandbo
     program = """
 import os, sys
 from pathlib import Path
+from yester.engine.check import check
 from yester.engine.restore import RestoreOptions, restore
 from yester.store.store import Store
 with Store.open(Path(sys.argv[1])) as store:
@@ -1191,6 +1226,7 @@ import json, os, sys
 from pathlib import Path
 import msgspec
 from yester.core.records import Entry
+from yester.engine.check import check
 from yester.engine.restore import RestoreOptions, restore
 from yester.store.store import Store
 if os.geteuid() == 0:

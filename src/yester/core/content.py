@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A file's content: spans, and lists of spans for large files (docs/format.md §4).
 
-A *span* is 40 bytes: a chunk id and the number of file bytes it stands for; the zero id is a hole. A file of a few
+A *span* is 40 bytes: a chunk id and the number of file bytes it stands for; the zero id is a hole. It stands for the whole chunk, or
+is a *slice* that stands for a part: so a few bytes that change in a file need not have their whole chunk stored again. A file of a few
 chunks carries its spans inline in its directory entry (level 0). A larger one carries spans that name *span lists*
 (level 1), each a chunk holding spans of the level below, and so on: 100 GB needs level 2. Lists are cut by content, as
 chunks are, so an insertion near the front of a huge file rewrites one list and not all that follow.
@@ -29,11 +30,34 @@ LEVEL_MAX = 4
 LIST_MAGIC = b"L"
 
 
+_SLICE_FLAG = 1 << 63
+_START_SHIFT = 43
+_START_MAX = 2**20 - 1
+_LENGTH_MASK = (1 << _START_SHIFT) - 1
+
+
 class Span(NamedTuple):
-    """`length` bytes of file, held by `chunk`; zeros where `chunk` is `HOLE`."""
+    """`length` bytes of file, held by `chunk`; zeros where `chunk` is `HOLE`. A slice begins at `start` of the chunk."""
 
     chunk: ChunkId
     length: int
+    start: int | None = None
+    """None where it is no slice: then it stands for all of the chunk."""
+
+    def fits(self, chunk_bytes: int) -> bool:
+        """Whether a chunk of this length has what it stands for."""
+        return chunk_bytes == self.length if self.start is None else chunk_bytes >= self.start + self.length
+
+    def of(self, data: memoryview) -> memoryview:
+        """The bytes it stands for, of those of its chunk.
+
+        Raises:
+            CorruptionError: the chunk has not as many as it should.
+        """
+        if self.fits(len(data)):
+            return data if self.start is None else data[self.start : self.start + self.length]
+        message = f"chunk {self.chunk.hex()} has {len(data)} bytes where a file needs {(self.start or 0) + self.length}"
+        raise CorruptionError(message)
 
 
 class Content(NamedTuple):
@@ -46,9 +70,20 @@ class Content(NamedTuple):
 EMPTY = Content(0, b"")
 
 
-def pack_span(chunk: ChunkId, length: int) -> bytes:
+def pack_span(chunk: ChunkId, length: int, start: int | None = None) -> bytes:
     """The 40 stored bytes of one span."""
+    if start is not None:
+        assert 0 <= start <= _START_MAX
+        assert length <= _LENGTH_MASK
+        length |= _SLICE_FLAG | start << _START_SHIFT
     return chunk + length.to_bytes(8, "little")
+
+
+def _unpack_span(chunk: bytes, number: int) -> Span:
+    """The span of an id and the number after it: a length below 2^63, or a slice's length and start."""
+    if number & _SLICE_FLAG:
+        return Span(ChunkId(chunk), number & _LENGTH_MASK, number >> _START_SHIFT & _START_MAX)
+    return Span(ChunkId(chunk), number)
 
 
 def unpack_spans(packed: bytes | memoryview) -> list[Span]:
@@ -62,11 +97,11 @@ def unpack_spans(packed: bytes | memoryview) -> list[Span]:
         raise CorruptionError(message)
     data = bytes(packed)
     spans = [
-        Span(ChunkId(data[at : at + ID_BYTES]), int.from_bytes(data[at + ID_BYTES : at + SPAN_BYTES], "little"))
+        _unpack_span(data[at : at + ID_BYTES], int.from_bytes(data[at + ID_BYTES : at + SPAN_BYTES], "little"))
         for at in range(0, len(data), SPAN_BYTES)
     ]
-    if any(span.length == 0 for span in spans):
-        message = "a span list names an empty span and is damaged"
+    if any(span.length == 0 or (span.start is not None and span.chunk == HOLE) for span in spans):
+        message = "a span list names an empty span, or a part of a hole, and is damaged"
         raise CorruptionError(message)
     return spans
 
@@ -75,8 +110,8 @@ def sole_span(level: int, packed: bytes) -> Span | None:
     """The span of a content that is one chunk, as that of nearly every small file is; None for any other."""
     if level != 0 or len(packed) != SPAN_BYTES:
         return None
-    span = Span(ChunkId(packed[:ID_BYTES]), int.from_bytes(packed[ID_BYTES:], "little"))
-    return None if span.chunk == HOLE else span
+    span = _unpack_span(packed[:ID_BYTES], int.from_bytes(packed[ID_BYTES:], "little"))
+    return None if span.chunk == HOLE or span.start is not None else span
 
 
 def unpack_list(record: bytes | memoryview, *, level: int) -> list[Span]:
@@ -102,9 +137,9 @@ class ContentBuilder:
         self._store_list = store_list
         self._levels: list[_OpenList] = [_OpenList()]
 
-    def add(self, chunk: ChunkId, length: int) -> None:
-        """Append `length` bytes held by `chunk` (`HOLE` for zeros)."""
-        self._append(0, chunk, length)
+    def add(self, chunk: ChunkId, length: int, start: int | None = None) -> None:
+        """Append `length` bytes held by `chunk` (`HOLE` for zeros), all of it or from `start` on."""
+        self._append(0, chunk, length, start)
 
     def finish(self) -> Content:
         """The content of all that was added."""
@@ -114,11 +149,11 @@ class ContentBuilder:
             level += 1
         return Content(level, bytes(self._levels[level].packed))
 
-    def _append(self, level: int, chunk: ChunkId, length: int) -> None:
+    def _append(self, level: int, chunk: ChunkId, length: int, start: int | None = None) -> None:
         if level == len(self._levels):
             self._levels.append(_OpenList())
         open_list = self._levels[level]
-        open_list.packed += pack_span(chunk, length)
+        open_list.packed += pack_span(chunk, length, start)
         open_list.file_bytes += length
         count = open_list.count
         if count >= LIST_SPANS_MAX or (count >= LIST_SPANS_MIN and not chunk[-1] & LIST_CUT_MASK):

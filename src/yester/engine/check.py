@@ -586,7 +586,7 @@ class _Check:
             if content.level:
                 troubles += self._look_at_list(span, content.level)
             elif span.chunk != HOLE:
-                _, trouble = self._need(span.chunk, FindingKind.CHUNK, length=span.length)
+                _, trouble = self._need(span.chunk, FindingKind.CHUNK, span=span)
                 if trouble is not None:
                     troubles += (trouble,)
         return covered, troubles
@@ -625,7 +625,7 @@ class _Check:
             return (*troubles, self._note((key, span.length), FindingKind.CHUNK, what))
         return troubles
 
-    def _need(self, chunk: ChunkId, kind: FindingKind, *, length: int | None = None) -> tuple[int, Hashable]:
+    def _need(self, chunk: ChunkId, kind: FindingKind, *, span: Span | None = None) -> tuple[int, Hashable]:
         """Mark a chunk as needed; returns its place, and its trouble if it cannot be right."""
         value = self._view.get(Table.CHUNKS, chunk)
         if value is None:
@@ -638,8 +638,8 @@ class _Check:
                 trouble = location.segment
             elif bits & _TWICE:
                 trouble = location
-            elif length is not None and self._places.lengths[at] != length:
-                what = f"chunk {chunk.hex()} has {self._places.lengths[at]} bytes where a file needs {length}"
+            elif span is not None and not span.fits(self._places.lengths[at]):
+                what = f"chunk {chunk.hex()} has {self._places.lengths[at]} bytes, which is not what a file needs of it"
                 trouble = self._note(chunk, kind, what)
         return at, trouble
 

@@ -65,11 +65,7 @@ class FileReader:
             if table.level == 0:
                 break
             table = self._load_list(table.level, span)
-        data = self._chunks.read(span.chunk)
-        if len(data) != span.length:
-            message = f"chunk {span.chunk.hex()} has {len(data)} bytes where a file needs {span.length}"
-            raise CorruptionError(message)
-        return data[inner : inner + count]
+        return span.of(self._chunks.read(span.chunk))[inner : inner + count]
 
     def _load_list(self, level: int, span: Span) -> "_SpanTable":
         # Taken out and put back, so that the one that was needed longest ago is dropped first.
@@ -104,8 +100,4 @@ def iter_pieces(chunks: ChunkSource, content: Content) -> Iterator[tuple[int, me
         if span.chunk == HOLE:
             yield span.length, None
             continue
-        data = chunks.read(span.chunk)
-        if len(data) != span.length:
-            message = f"chunk {span.chunk.hex()} has {len(data)} bytes where a file needs {span.length}"
-            raise CorruptionError(message)
-        yield span.length, data
+        yield span.length, span.of(chunks.read(span.chunk))

@@ -150,7 +150,7 @@ def is_restored(entry: Entry, status: os.stat_result, folder: int, chunks: Chunk
     if not reads or not stat.S_ISREG(entry.mode):
         return True
     try:
-        return holds_content(folder, entry.name, iter_spans(entry.file_content, chunks.read))
+        return holds_content(folder, entry.name, iter_spans(entry.file_content, chunks.read), chunks.read)
     except (CorruptionError, FormatError):
         return True
 

@@ -28,7 +28,7 @@ from enum import StrEnum
 from typing import NamedTuple, Self
 
 from yester.core.content import HOLE, Span
-from yester.core.ids import chunk_id
+from yester.core.ids import ChunkId, chunk_id
 from yester.core.records import Entry, Tree
 from yester.engine.source import OPEN_DIRECTORY
 from yester.errors import CorruptionError
@@ -222,17 +222,18 @@ def is_same(entry: Entry, status: os.stat_result, folder: int, name: bytes) -> b
     return True
 
 
-def holds_content(folder: int, name: bytes, spans: Iterable[Span]) -> bool:
-    """Whether a regular file in an open folder has just the bytes of these level-0 spans. Reads it, and nothing stored.
+def holds_content(folder: int, name: bytes, spans: Iterable[Span], read: Callable[[ChunkId], memoryview]) -> bool:
+    """Whether a regular file in an open folder has just the bytes of these level-0 spans. Reads it, and of what is stored only slices.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read. CorruptionError: a chunk cannot.
     """
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         for span in spans:
             if span.chunk != HOLE:
-                if chunk_id(_read_whole(file, span.length)) != span.chunk:
+                data = _read_whole(file, span.length)
+                if (chunk_id(data) != span.chunk) if span.start is None else (data != span.of(read(span.chunk))):
                     return False
                 continue
             left = span.length
