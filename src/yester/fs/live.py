@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from yester.core.acl import ACCESS, DEFAULT, encode_acl, inherited, is_plain, mode_of, parse_acl, with_mode
 from yester.core.content import Content
 from yester.core.extents import Extent, ExtentMap
-from yester.core.records import NAME_BYTES_MAX, SIZE_MAX, SYMLINK_BYTES_MAX, TIME_NS_MAX, Snapshot
+from yester.core.records import SIZE_MAX, SYMLINK_BYTES_MAX, TIME_NS_MAX, Snapshot
 from yester.engine.live_base import BaseReader
 from yester.engine.live_version import Cut, StoredVersion
 from yester.fs.live_inodes import Inodes
@@ -40,6 +40,7 @@ from yester.fs.live_nodes import (
     NodeNumber,
     Replacing,
     check_name,
+    check_xattr_name,
     cut_of,
     drop_set_id,
     fail,
@@ -311,15 +312,24 @@ class LiveTree:
         self._changed(node, self._now_ns())
 
     def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
-        """Set an extended attribute. An access list changes the mode with it. Raises ERANGE for a name that is none, EINVAL, EACCES."""
-        if not 0 < len(name) <= NAME_BYTES_MAX or b"\0" in name:
-            fail(errno.ERANGE)
+        """Set an extended attribute. An access list changes the mode with it. Raises as `check_xattr_name`, and EINVAL and EACCES."""
+        check_xattr_name(name)
         node = self.node(number)
         if name in (ACCESS, DEFAULT):
             self._set_acl(node, name, value)
         else:
             node.xattrs[name] = value
         self._changed(node, self._now_ns())
+
+    def get_xattr(self, number: int, name: bytes) -> bytes:
+        """An extended attribute. Raises ENODATA if there is none, and as `set_xattr`."""
+        check_xattr_name(name)
+        value = self.node(number).xattrs.get(name)
+        return value if value is not None else fail(errno.ENODATA)
+
+    def touch(self, number: int) -> None:
+        """Something was changed of a node to what it was: only the time of its change moves."""
+        self._changed(self.node(number), self._now_ns())
 
     def _set_acl(self, node: LiveNode, name: bytes, value: bytes) -> None:
         try:
@@ -337,6 +347,7 @@ class LiveTree:
 
     def remove_xattr(self, number: int, name: bytes) -> None:
         """Remove an extended attribute. Raises ENODATA if there is none."""
+        check_xattr_name(name)
         node = self.node(number)
         if name not in node.xattrs:
             fail(errno.ENODATA)

@@ -186,6 +186,7 @@ class LiveOperations(pyfuse3.Operations):
         """Change attributes. The kernel has judged who may."""
         self._refuse_old(inode)
         tree = self._tree
+        before = tree.change_count
         if fields.update_size:
             await self._journal.make_room(0)
             tree.truncate(inode, attr.st_size)
@@ -199,6 +200,8 @@ class LiveOperations(pyfuse3.Operations):
                 atime_ns=attr.st_atime_ns if fields.update_atime else None,
                 mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             )
+        if before == tree.change_count:
+            tree.touch(inode)  # `chown` to what it is, as POSIX has it
         return _reply(tree.node(inode))
 
     @guarded
@@ -222,10 +225,7 @@ class LiveOperations(pyfuse3.Operations):
             return await self._old.getxattr(inode, name, ctx)
         if name.startswith(_OUR_PREFIX) and (ours := await self._our_xattr(inode, name)) is not None:
             return ours
-        value = self._tree.node(inode).xattrs.get(name)
-        if value is None:
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        return value
+        return self._tree.get_xattr(inode, name)
 
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:

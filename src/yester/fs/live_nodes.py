@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, NewType, NoReturn
 
 import msgspec
 
+from yester.core.acl import ACCESS, DEFAULT
 from yester.core.content import EMPTY, Content
 from yester.core.extents import Extent, ExtentMap
 from yester.core.ids import ChunkId
@@ -24,6 +25,7 @@ NodeNumber = NewType("NodeNumber", int)
 NodeId = NewType("NodeId", bytes)
 ROOT: Final = NodeNumber(ROOT_NUMBER)
 
+_XATTR_NAMESPACES = (b"user.", b"trusted.", b"security.")
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -248,6 +250,18 @@ def check_name(name: bytes) -> None:
     if len(name) > NAME_BYTES_MAX:
         fail(errno.ENAMETOOLONG)
     if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        fail(errno.EINVAL)
+
+
+def check_xattr_name(name: bytes) -> None:
+    """Raises ERANGE, EOPNOTSUPP or EINVAL for what is no name of an extended attribute: those have a namespace (xattr(7))."""
+    if not 0 < len(name) <= NAME_BYTES_MAX or b"\0" in name:
+        fail(errno.ERANGE)
+    if name in (ACCESS, DEFAULT):
+        return
+    if not name.startswith(_XATTR_NAMESPACES):
+        fail(errno.EOPNOTSUPP)
+    if name in _XATTR_NAMESPACES:
         fail(errno.EINVAL)
 
 
