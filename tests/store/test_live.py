@@ -51,7 +51,7 @@ def changes(draw: st.DrawFn) -> list[LiveChange]:
                     for node in draw(st.sets(st.sampled_from(nodes)))
                     for offset in draw(st.sets(st.sampled_from([0, 10, 2**63])))
                 },
-                batches={batch: data},
+                batches={batch: (data,)},
             )
         )
     return found
@@ -82,7 +82,7 @@ def test_what_was_changed_is_there_and_nothing_else(tmp_path: Path, made: list[L
         for found in rows.extents.values():
             assert found == sorted(found)
             for extent in found:
-                data = next(change.batches[extent.batch] for change in made if extent.batch in change.batches)
+                data = next(b"".join(change.batches[extent.batch]) for change in made if extent.batch in change.batches)
                 assert LiveFolders(environment).read(rows.head, extent) == data[10:20]
         assert rows_of(environment, "other") == other
         LiveFolders(environment).remove("mine")
@@ -95,7 +95,7 @@ def test_a_change_is_made_whole_or_not_at_all(environment: Environment, monkeypa
     folders = LiveFolders(environment)
     head = folders.create("mine", next_node=2, nodes={})
     before = rows_of(environment, "mine")
-    bad = LiveChange(head, nodes={2: b"row"}, names={(2, b"x" * 600): 3}, batches={1: b"1"})  # a key too long for LMDB
+    bad = LiveChange(head, nodes={2: b"row"}, names={(2, b"x" * 600): 3}, batches={1: (b"1",)})  # a key too long for LMDB
     with pytest.raises(Exception, match="MDB_BAD_VALSIZE"):
         folders.apply("mine", bad)
     assert rows_of(environment, "mine") == before
@@ -121,9 +121,9 @@ def test_a_folder_has_one_name_and_a_number_for_itself(environment: Environment)
 def test_batches_that_nothing_names_are_dropped_with_what_did(environment: Environment) -> None:
     folders = LiveFolders(environment)
     head = folders.create("mine", next_node=2, nodes={})
-    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 5, 1, 0)}, batches={1: b"first"}))
+    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 5, 1, 0)}, batches={1: (b"first",)}))
     assert folders.load("mine").batch_bytes == {1: 5}
-    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 6, 2, 0)}, batches={2: b"second"}, dropped_batches=(1,)))
+    folders.apply("mine", LiveChange(head, extents={(2, 0): Extent(0, 6, 2, 0)}, batches={2: (b"second",)}, dropped_batches=(1,)))
     rows = folders.load("mine")
     assert rows.batch_bytes == {2: 6}
     assert folders.read(head, rows.extents[2][0]) == b"second"
@@ -141,7 +141,7 @@ def test_batches_that_nothing_names_are_dropped_with_what_did(environment: Envir
 def test_an_extent_that_cannot_be_is_damage(environment: Environment, key: tuple[int, int], value: tuple[int, int, int]) -> None:
     folders = LiveFolders(environment)
     head = folders.create("mine", next_node=2, nodes={})
-    folders.apply("mine", LiveChange(head, extents={key: Extent(key[1], *value)}, batches={1: b"first"}))
+    folders.apply("mine", LiveChange(head, extents={key: Extent(key[1], *value)}, batches={1: (b"first",)}))
     with pytest.raises(CorruptionError, match="cannot be"):
         folders.load("mine")
 
@@ -150,7 +150,7 @@ def test_extents_that_overlap_are_damage(environment: Environment) -> None:
     folders = LiveFolders(environment)
     head = folders.create("mine", next_node=2, nodes={})
     extents = {(2, 0): Extent(0, 3, 1, 0), (2, 2): Extent(2, 3, 1, 0)}
-    folders.apply("mine", LiveChange(head, extents=extents, batches={1: b"first"}))
+    folders.apply("mine", LiveChange(head, extents=extents, batches={1: (b"first",)}))
     with pytest.raises(CorruptionError, match="at offset 2 cannot be"):
         folders.load("mine")
 

@@ -7,7 +7,8 @@ that no file consists of any more are dropped, but for those that a version bein
 Threads: as the tree it belongs to.
 """
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -15,6 +16,40 @@ from yester.core.extents import Changes, Extent
 from yester.core.records import Snapshot
 from yester.fs.live_nodes import LiveNode, encode_row
 from yester.store.live import LiveChange, LiveRows
+
+
+class _Batch:
+    """Written bytes, as they came: putting them together as they come would copy them again and again."""
+
+    __slots__ = ("_parts", "_starts", "length")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes | memoryview] = []
+        self._starts: list[int] = []
+        self.length = 0
+
+    def append(self, data: bytes | memoryview) -> int:
+        """Add bytes, which must not change any more; where they begin."""
+        position = self.length
+        self._parts.append(data)
+        self._starts.append(position)
+        self.length += len(data)
+        return position
+
+    def read(self, position: int, length: int) -> bytes:
+        """Some of the bytes."""
+        found = []
+        index = bisect_right(self._starts, position) - 1
+        while length:
+            start = position - self._starts[index]
+            part = self._parts[index][start : start + length]
+            found.append(part)
+            position, length, index = position + len(part), length - len(part), index + 1
+        return b"".join(found)
+
+    def parts(self) -> Sequence[bytes | memoryview]:
+        """All of it, in order."""
+        return tuple(self._parts)
 
 
 class ChangeLog:
@@ -30,7 +65,7 @@ class ChangeLog:
         self._names: dict[tuple[int, bytes], int | None] = {}
         self._snapshot: Snapshot | None = None
         self._batch = rows.head.next_batch
-        self._buffers: dict[int, bytearray] = {}
+        self._buffers: dict[int, _Batch] = {}
         """Bytes of batches that are not committed yet."""
         self._taken: set[int] = set()
         """Which of them were taken."""
@@ -76,18 +111,18 @@ class ChangeLog:
         self._dirty.add(number)
 
     def write(self, data: bytes | memoryview) -> tuple[int, int]:
-        """Keep written bytes; the batch and the position at which they are."""
-        buffer = self._buffers.setdefault(self._batch, bytearray())
-        position = len(buffer)
-        buffer += data
-        return self._batch, position
+        """Keep written bytes, which must not change any more; the batch and the position at which they are."""
+        buffer = self._buffers.get(self._batch)
+        if buffer is None:
+            buffer = self._buffers[self._batch] = _Batch()
+        return self._batch, buffer.append(data)
 
     def read(self, extent: Extent) -> bytes:
         """The bytes of an extent, wherever they are."""
         buffer = self._buffers.get(extent.batch)
         if buffer is None:
             return self._read_committed(extent)
-        return bytes(memoryview(buffer)[extent.position : extent.position + extent.length])
+        return buffer.read(extent.position, extent.length)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Have a snapshot published together with all that changed."""
@@ -117,7 +152,7 @@ class ChangeLog:
     @property
     def pending_bytes(self) -> int:
         """Written bytes in memory that are not committed yet."""
-        return sum(map(len, self._buffers.values()))
+        return sum(buffer.length for buffer in self._buffers.values())
 
     @property
     def committed_bytes(self) -> int:
@@ -145,7 +180,7 @@ class ChangeLog:
             del self._batch_uses[batch]
         rows: dict[int, bytes | None] = {number: encode_row(nodes[number]) for number in self._dirty}
         rows |= dict.fromkeys(self._gone)
-        batches = {number: buffer for number, buffer in self._buffers.items() if number not in self._taken}
+        batches = {number: buffer.parts() for number, buffer in self._buffers.items() if number not in self._taken}
         self._taken |= batches.keys()
         self._batch += self._batch in batches
         self._head = msgspec.structs.replace(self._head, next_node=next_node, next_batch=self._batch)

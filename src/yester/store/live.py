@@ -8,7 +8,7 @@ after some operation. Does not know what a node's row says.
 Threads: reading on any; changes of one folder are applied by one thread at a time, in order.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class LiveChange:
     """What one commit changes in a folder. None takes a row away.
 
     `names` leads from a folder's node number and a name to a node number, or `REMOVED`; `extents` from a node number and an
-    offset. `batches` are new batches by number, `dropped_batches` are those that no extent will name. `snapshot` is published
+    offset. `batches` are new batches by number, in parts, `dropped_batches` are those that no extent will name. `snapshot` is published
     with all this.
     """
 
@@ -52,7 +52,7 @@ class LiveChange:
     nodes: Mapping[int, bytes | None] = field(default_factory=dict)
     names: Mapping[tuple[int, bytes], int | None] = field(default_factory=dict)
     extents: Mapping[tuple[int, int], Extent | None] = field(default_factory=dict)
-    batches: Mapping[int, bytes | bytearray] = field(default_factory=dict)
+    batches: Mapping[int, Sequence[bytes | memoryview]] = field(default_factory=dict)
     dropped_batches: tuple[int, ...] = ()
     snapshot: Snapshot | None = None
 
@@ -238,7 +238,7 @@ def _apply_rows(transaction: WriteTransaction, change: LiveChange) -> None:
         value = None if number_or_none is None else number_or_none.to_bytes(_NUMBER_BYTES, "big")
         _put(transaction, Table.LIVE_NAMES, _row_key(folder, parent) + name, value)
     for batch, data in change.batches.items():
-        transaction.put(Table.LIVE_BATCHES, _row_key(folder, batch), bytes(data))
+        transaction.put(Table.LIVE_BATCHES, _row_key(folder, batch), b"".join(data))
     for (node, offset), extent in change.extents.items():
         value = None if extent is None else b"".join(part.to_bytes(_NUMBER_BYTES, "big") for part in extent[1:])
         _put(transaction, Table.LIVE_EXTENTS, _row_key(folder, node) + offset.to_bytes(_NUMBER_BYTES, "big"), value)
