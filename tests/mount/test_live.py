@@ -262,6 +262,8 @@ def test_the_snapshot_mount_and_the_commands_show_versions(live: Place) -> None:
     assert len(os.listdir(shown / "versions" / "live" / "work" / "file")) == 2
     listed = json.loads(live.run("snapshots", "--store", live.store, "--json").stdout)
     assert [snapshot["source"] for snapshot in listed] == ["live/work", "live/work"]
+    [history] = json.loads(live.run("log", "--store", live.store, live.point / "file", "--json").stdout)
+    assert (history["source"], history["path"], len(history["versions"])) == ("live/work", "file", 2)
     older = listed[0]["name"]
     assert "M file" in live.run("diff", "--store", live.store, f"live/work@{older}", "live/work").stdout
     assert live.run("cat", "--store", live.store, f"live/work@{older}:file").stdout == "first"

@@ -189,13 +189,13 @@ def find_versions(path: Path) -> Path:
     Raises:
         NotFoundError: there are none, or nothing that runs knows of any. MountError, BusyError: the mount it is in is dead, or hangs.
     """
-    from yester.fs.mount_table import mounts
+    from yester.fs.mount_table import innermost, mounts
 
     absolute = Path(os.path.abspath(path))
     # Not the last component: of a symlink, the versions of the link itself are asked for.
     resolved = Path(os.path.realpath(absolute.parent)) / absolute.name
     table = mounts()
-    inside = _innermost(table, resolved)
+    inside = innermost(table, resolved)
     if inside is not None and inside.is_ours:
         return _versions_in_mount(inside, resolved)
     for mount in table:
@@ -203,12 +203,6 @@ def find_versions(path: Path) -> Path:
             return found
     message = f"{absolute} is in no live folder, and no snapshot mount that runs has versions of it"
     raise NotFoundError(message, hint="show what was backed up with `yester mount ~/Snapshots`, then try again")
-
-
-def _innermost(table: "Sequence[MountedAt]", path: Path) -> "MountedAt | None":
-    """The mount that a path is in: of several at one place the last, which hides the others."""
-    around = [mount for mount in table if path.is_relative_to(mount.path)]
-    return max(reversed(around), key=lambda mount: len(mount.path.parts), default=None)
 
 
 def _versions_in_mount(mount: "MountedAt", path: Path) -> Path:

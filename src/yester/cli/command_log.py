@@ -22,7 +22,7 @@ from yester.store.store import Store
 def command(path: str, store_path: Path, as_json: bool) -> None:
     """Show the history of PATH: its distinct versions, oldest first, and when it was gone.
 
-    PATH is a file or folder that was backed up, or SOURCE:PATH. Snapshots in which it did not change are folded.
+    PATH is a file or folder that was backed up or is in a live folder, or SOURCE:PATH. Snapshots in which it did not change are folded.
 
     \b
     Examples:
@@ -31,9 +31,12 @@ def command(path: str, store_path: Path, as_json: bool) -> None:
 
     Exit status: 0 done, 1 failed (no snapshot has it), 2 wrong usage.
     """
+    from yester.fs.mount_table import find_place
+
     with Store.open(store_path) as store:
         trees = TreeReader(store.reader())
-        targets = find_history_targets(store, path, Path.cwd())
+        live = find_place(store_path, Path(path)) if path else None
+        targets = [live] if live is not None else find_history_targets(store, path, Path.cwd())
         found = [(source, inner, versions) for source, inner in targets if (versions := file_history(store, trees, source, inner))]
     if not found:
         message = f"no snapshot has {path}"

@@ -5,12 +5,13 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 
 from yester.errors import BusyError
+from yester.fs.view import LIVE_PREFIX
 
 FSTYPE = "fuse.yester"
 LIVE_MARK = b":live/"
@@ -87,6 +88,23 @@ def parse_mount_table(table: bytes) -> list[MountedAt]:
         path = Path(os.fsdecode(_unescape(fields[4])))
         found.append(MountedAt(path, os.fsdecode(fstype), os.fsdecode(_unescape(source)), os.makedev(int(major), int(minor))))
     return found
+
+
+def innermost(table: Sequence[MountedAt], path: Path) -> MountedAt | None:
+    """The mount that a path is in: of several at one place the last, which hides the others."""
+    around = [mount for mount in table if path.is_relative_to(mount.path)]
+    return max(reversed(around), key=lambda mount: len(mount.path.parts), default=None)
+
+
+def find_place(store: Path, path: Path) -> tuple[str, bytes] | None:
+    """The source and the path in it of something in a live folder of this store that is mounted; None for all else."""
+    absolute = Path(os.path.abspath(path))
+    resolved = Path(os.path.realpath(absolute.parent)) / absolute.name  # a symlink is a thing of its own
+    mount = innermost(mounts(), resolved)
+    if mount is None or not mount.is_ours or not mount.live_name or os.path.realpath(mount.store) != os.path.realpath(store):
+        return None
+    inner = os.fsencode(resolved.relative_to(mount.path))
+    return LIVE_PREFIX + mount.live_name, b"" if inner == b"." else inner
 
 
 def find_mount(path: Path) -> MountedAt | None:
