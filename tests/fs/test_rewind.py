@@ -88,6 +88,20 @@ def test_one_path_is_rewound_and_nothing_else(mine: LiveSandbox) -> None:
     assert snapshot_shapes(mine) == found
 
 
+def test_folders_may_be_nested_deeper_than_calls(mine: LiveSandbox) -> None:
+    empty, _ = publish(mine)
+    number: int = ROOT
+    for _ in range(1500):
+        number = mine.tree.create(number, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0)).number
+    mine.publish()
+    deep = mine.store.latest_snapshot("live/mine")
+    assert deep is not None
+    rewind(mine, empty)
+    assert mine.tree.names(ROOT) == []
+    rewind(mine, deep.snapshot.root)
+    assert sum(1 for _ in mine.walk()) == 1501
+
+
 def test_what_was_made_since_is_removed(mine: LiveSandbox) -> None:
     root, _ = publish(mine)
     folder = mine.tree.create(ROOT, b"folder", NewNode(stat.S_IFDIR | 0o755, 0, 0))

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -187,6 +188,40 @@ def test_the_kernel_goes_by_access_lists() -> None:
         assert subprocess.run(reader, check=False, capture_output=True).stdout == b"for 4321"
         file.chmod(0o600)
         assert subprocess.run(reader, check=False, capture_output=True).returncode == 1, "the mask takes it away"
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can become somebody else")
+def test_others_may_look_at_old_versions_and_order_nothing() -> None:
+    with tempfile.TemporaryDirectory() as folder, new_place(Path(folder)) as place:
+        place.mount_live("--allow-other")
+        place.path.chmod(0o755)
+        place.point.chmod(0o777)
+        (place.point / "file").write_text("first")
+        (place.point / "file").chmod(0o644)
+        place.make_version()
+        other = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups"]
+        old = place.point / ".snapshots" / versions(place.point)[0]
+        assert subprocess.run([*other, "cat", old / "file"], check=False, capture_output=True).stdout == b"first"
+        set_order = f"import os; os.setxattr({os.fspath(place.point)!r}, 'user.yester.order', b'{{}}')"
+        refused = subprocess.run([*other, sys.executable, "-c", set_order], check=False, capture_output=True, text=True)
+        assert "PermissionError" in refused.stderr
+
+
+@pytest.mark.parametrize("order", [b"", b"nonsense", b"[]", b'{"path_hex": "x"}', b'{"message": "a\nb"}', b'{"other": 1}'])
+def test_nonsense_is_no_order(live: Place, order: bytes) -> None:
+    assert errno_of(os.setxattr, live.point, "user.yester.order", order) == errno.EINVAL
+    assert errno_of(os.setxattr, live.point, "user.yester.state", b"dirty") == errno.EPERM
+
+
+def test_a_store_that_is_moved_goes_on(live: Place) -> None:
+    live.store.rename(live.path / "moved")
+    (live.point / "file").write_text("written")
+    with (live.point / "file").open() as file:
+        os.fsync(file.fileno())
+    assert os.statvfs(live.point).f_bavail > 0
+    (live.path / "moved").rename(live.store)
+    live.make_version()
+    assert (live.point / "file").read_text() == "written"
 
 
 # --- versions

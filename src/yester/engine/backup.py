@@ -30,6 +30,9 @@ from yester.store.store import Store, StoredSnapshot
 PROGRAM = f"yester {version('yester')}"
 """Who wrote a snapshot: said in its record, and decides nothing."""
 
+_TEXT_MAX = 4000
+"""Characters of a tag or remark: it is shown in tables."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
@@ -117,6 +120,9 @@ def check_source_name(source: str) -> None:
 
 def check_text(text: str) -> None:
     """Tags and remarks are shown in tables, and stored as UTF-8."""
+    if len(text) > _TEXT_MAX:
+        message = f"a tag or remark of {len(text)} characters is too long; nothing was stored"
+        raise UsageError(message, hint=f"write at most {_TEXT_MAX}")
     if not text.isprintable():
         message = f"{text!r} cannot be a tag or remark: it holds characters that cannot be printed; nothing was stored"
         raise UsageError(message, hint="write it as UTF-8 text on one line")

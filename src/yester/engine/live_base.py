@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from yester.core.content import Content
 from yester.core.ids import ChunkId, TreeId
-from yester.core.node_table import NodeMark, decode_table
+from yester.core.node_table import NO_MARKS, NodeMarks, decode_table
 from yester.core.records import SIZE_MAX, Entry, decode_tree
 from yester.engine.files import FileReader
 from yester.engine.trees import judge_entries, read_tree_record
@@ -18,8 +18,9 @@ from yester.errors import CorruptionError
 from yester.store.chunks import ChunkSource
 
 _FILES_KEPT = 64
-CACHE_ENTRIES = 30_000
-"""Entries kept decoded, with their marks about 900 bytes each."""
+CACHE_ENTRIES = 120_000
+"""Entries kept decoded, with their marks about 500 bytes each. As many as a very large folder has: one that is worked in together with
+others must not be read again for each name."""
 
 
 class FolderBase(NamedTuple):
@@ -33,7 +34,7 @@ class BaseFolder(NamedTuple):
     """A folder of a version: entries sorted by name, and for each its mark."""
 
     entries: tuple[Entry, ...]
-    marks: list[NodeMark]
+    marks: NodeMarks
 
     def find(self, name: bytes) -> int | None:
         """The index of the entry of that name; None if there is none."""
@@ -41,14 +42,15 @@ class BaseFolder(NamedTuple):
         return index if index < len(self.entries) and self.entries[index].name == name else None
 
 
-EMPTY_FOLDER = BaseFolder((), [])
+EMPTY_FOLDER = BaseFolder((), NO_MARKS)
 
 
 class BaseReader:
     """Reads folders and files of a base, keeping what was read last."""
 
-    def __init__(self, chunks: ChunkSource) -> None:
+    def __init__(self, chunks: ChunkSource, *, cache_entries: int = CACHE_ENTRIES) -> None:
         self._chunks = chunks
+        self._entries_max = cache_entries
         self._folders: OrderedDict[FolderBase, BaseFolder] = OrderedDict()
         self._entries = 0
         self._files: OrderedDict[Content, FileReader] = OrderedDict()
@@ -73,7 +75,7 @@ class BaseReader:
         found = BaseFolder(tree.entries, decode_table(read_tree_record(self._chunks, base.table), tree))
         self._folders[base] = found
         self._entries += len(found.entries) + 1
-        while self._entries > CACHE_ENTRIES and len(self._folders) > 1:
+        while self._entries > self._entries_max and len(self._folders) > 1:
             _, dropped = self._folders.popitem(last=False)
             self._entries -= len(dropped.entries) + 1
         return found

@@ -104,7 +104,7 @@ class _VersionStorer:
         self._writer = writer
         self._params = store.parameters.chunking
         chunks = store.reader()
-        self._base = BaseReader(chunks)
+        self._base = BaseReader(chunks, cache_entries=0)  # each folder is read once
         self._owners = OwnerNames()
         self._files = FileStorer(
             Chunker(self._params),

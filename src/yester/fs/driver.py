@@ -137,7 +137,7 @@ class SnapshotOperations(pyfuse3.Operations):
     @guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """The attributes of a node."""
-        return self.reply(self._node(inode))
+        return self.reply(self.node(inode))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """The kernel forgets nodes. Never raises."""
@@ -147,7 +147,7 @@ class SnapshotOperations(pyfuse3.Operations):
     @guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """A symlink's target."""
-        target = self._view.read_link(self._node(inode))
+        target = self._view.read_link(self.node(inode))
         if target is None:
             raise pyfuse3.FUSEError(errno.EINVAL)
         return target
@@ -190,7 +190,7 @@ class SnapshotOperations(pyfuse3.Operations):
         """Open a file for reading. Its pages in the kernel's cache stay good for ever."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_TRUNC | os.O_CREAT):
             raise pyfuse3.FUSEError(errno.EROFS)
-        node = self._node(inode)
+        node = self.node(inode)
         if isinstance(node, ArchivedNode) and not node.was_opened:
             node.was_opened = True
             if 0 < node.entry.size <= _REQUEST_BYTES:
@@ -200,7 +200,7 @@ class SnapshotOperations(pyfuse3.Operations):
     @guarded
     async def read(self, handle: int, offset: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # pyfuse3 takes any buffer
         """Bytes of a file; EIO for a damaged part, never zeros."""
-        node = self._node(handle)
+        node = self.node(handle)
         assert isinstance(node, ArchivedNode)
         return self._view.read(node, offset, size)
 
@@ -210,7 +210,7 @@ class SnapshotOperations(pyfuse3.Operations):
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         """Names of a node's extended attributes."""
-        return [name for name, _ in self._view.xattrs(self._node(inode))]
+        return [name for name, _ in self._view.xattrs(self.node(inode))]
 
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
@@ -219,7 +219,7 @@ class SnapshotOperations(pyfuse3.Operations):
         Where no file of any snapshot has an attribute of this name, "not supported" makes `ls -l` and its like stop asking
         for every single file: 0.09 instead of 0.87 s for 10,000 files.
         """
-        for known, value in self._view.xattrs(self._node(inode)):
+        for known, value in self._view.xattrs(self.node(inode)):
             if known == name:
                 return value
         raise pyfuse3.FUSEError(pyfuse3.ENOATTR if self._view.index.may_have_xattr(name) else errno.EOPNOTSUPP)
@@ -252,14 +252,15 @@ class SnapshotOperations(pyfuse3.Operations):
         if pending is not None:
             await trio.to_thread.run_sync(pending.load, self._view)
 
-    def _node(self, inode: int) -> Node:
+    def node(self, inode: int) -> Node:
+        """The node of a number. Raises ESTALE if the kernel has forgotten it."""
         node = self._view.node(inode)
         if node is None:
             raise pyfuse3.FUSEError(errno.ESTALE)
         return node
 
     def _folder(self, inode: int) -> Folder:
-        node = self._node(inode)
+        node = self.node(inode)
         if not isinstance(node, Folder):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
         return node

@@ -128,6 +128,10 @@ class Journal:
                 _log.error("the live folder cannot be committed, and is tried again: %s", error.message)
             self.failure = errno.ENOSPC if isinstance(error, LimitError) else errno.EIO
             return
+        except Exception:  # noqa: BLE001 (the folder stays readable, and whoever syncs is told)
+            _log.exception("the live folder cannot be committed, and is tried again")
+            self.failure = errno.EIO
+            return
         if self.failure is not None:
             _log.warning("the live folder is committed again")
         self.failure = None

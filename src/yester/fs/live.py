@@ -270,15 +270,15 @@ class LiveTree:
         self._content_changed(node)
         return len(data)
 
-    def truncate(self, number: int, size: int) -> None:
-        """Give a file another size; what is new of it is zeros. Takes set-id bits away. Raises EFBIG, EINVAL, EISDIR."""
+    def truncate(self, number: int, size: int, *, keeps_set_id: bool = False) -> None:
+        """Give a file another size; what is new of it is zeros. Takes set-id bits away, but for root. Raises EFBIG, EINVAL, EISDIR."""
         node = self._file(number)
         if size < 0:
             fail(errno.EINVAL)
         if size > SIZE_MAX:
             fail(errno.EFBIG)
         self._changing(node).truncate(size)
-        self._content_changed(node)
+        self._content_changed(node, keeps_set_id=keeps_set_id)
 
     def set_content(self, number: int, content: Content, size: int, hole_bytes: int) -> None:
         """Have a file consist of what the store holds, without reading or copying any of it."""
@@ -582,8 +582,9 @@ class LiveTree:
         self._unpublished.add(node.number)
         self._log.change_node(node.number)
 
-    def _content_changed(self, node: LiveNode) -> None:
-        drop_set_id(node)
+    def _content_changed(self, node: LiveNode, *, keeps_set_id: bool = False) -> None:
+        if not keeps_set_id:
+            drop_set_id(node)
         node.mtime_ns = now_ns = self._now_ns()
         self._changed(node, now_ns)
 

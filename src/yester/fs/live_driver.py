@@ -20,7 +20,10 @@ import msgspec
 import pyfuse3
 import trio
 
+from yester.core.acl import ACCESS, DEFAULT
 from yester.core.records import NAME_BYTES_MAX
+from yester.engine.backup import check_text
+from yester.errors import UsageError
 from yester.fs.driver import SnapshotOperations, guarded
 from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing
 from yester.fs.live_orders import Order
@@ -189,7 +192,7 @@ class LiveOperations(pyfuse3.Operations):
         before = tree.change_count
         if fields.update_size:
             await self._journal.make_room(0)
-            tree.truncate(inode, attr.st_size)
+            tree.truncate(inode, attr.st_size, keeps_set_id=ctx.uid == 0)
         if fields.update_uid or fields.update_gid:
             tree.set_owner(inode, uid=attr.st_uid if fields.update_uid else None, gid=attr.st_gid if fields.update_gid else None)
         if fields.update_mode:
@@ -209,6 +212,8 @@ class LiveOperations(pyfuse3.Operations):
         """Set an extended attribute."""
         self._refuse_old(inode)
         if inode == ROOT and name == _ORDER:
+            if ctx.uid not in (0, os.geteuid()):  # who may write here need not be allowed what an order does
+                raise pyfuse3.FUSEError(errno.EPERM)
             self._session.take_order(_decode_order(value))
             return
         if name.startswith(_OUR_PREFIX):
@@ -222,6 +227,8 @@ class LiveOperations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """One extended attribute."""
         if inode >= ROOT_INODE:
+            if name in (ACCESS, DEFAULT) and name not in dict(self._view.xattrs(self._old.node(inode))):
+                raise pyfuse3.FUSEError(pyfuse3.ENOATTR)  # "not supported" would have the kernel refuse everything
             return await self._old.getxattr(inode, name, ctx)
         if name.startswith(_OUR_PREFIX) and (ours := await self._our_xattr(inode, name)) is not None:
             return ours
@@ -250,7 +257,7 @@ class LiveOperations(pyfuse3.Operations):
         node = self._tree.keep(inode)
         try:
             if flags & os.O_TRUNC and node.size:
-                self._tree.truncate(inode, 0)
+                self._tree.truncate(inode, 0, keeps_set_id=ctx.uid == 0)
         except BaseException:
             self._tree.let_go(inode)
             raise
@@ -343,7 +350,7 @@ class LiveOperations(pyfuse3.Operations):
     @guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """The size of the store's disk, and what can still be written here."""
-        disk = os.statvfs(self._session.store.path)
+        disk = self._session.store.environment.disk()
         free = self._journal.writable_bytes() // disk.f_frsize
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = disk.f_frsize
@@ -393,7 +400,8 @@ def _decode_order(value: bytes) -> Order:
     try:
         order = msgspec.json.decode(value, type=Order)
         order.path  # noqa: B018 (it raises for what is no hex)
-    except (msgspec.DecodeError, ValueError) as error:
+        check_text(order.message)
+    except (msgspec.DecodeError, ValueError, UsageError) as error:
         raise pyfuse3.FUSEError(errno.EINVAL) from error
     return order
 

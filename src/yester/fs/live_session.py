@@ -145,6 +145,10 @@ class LiveSession:
         except OSError as error:
             message = f"the live folder {self.name!r} could not be rewound: {error.strerror}; some of it may be"
             self.report = Report(is_running=False, error=message, hint="do it again, or rewind to the version before it")
+        except Exception as error:  # noqa: BLE001 (the folder must go on)
+            _log.exception("an order for the live folder %s failed unexpectedly", self.name)
+            message = f"the live folder {self.name!r} could not do it: {error!r}"
+            self.report = Report(is_running=False, error=message, hint="its log says more; some of it may be done")
         return self.report
 
     async def publish(self, message: str = "") -> StoredSnapshot | None:
@@ -268,6 +272,11 @@ class LiveSession:
             except YesterError as error:
                 _log.error("no version of the live folder %s could be made: %s", self.name, error.message)
                 self._problem = error.message
+                retry_s = trio.current_time() + _RETRY_S
+                continue
+            except Exception as error:  # noqa: BLE001 (as above)
+                _log.exception("no version of the live folder %s could be made", self.name)
+                self._problem = repr(error)
                 retry_s = trio.current_time() + _RETRY_S
                 continue
             done, first_s, seen = count, 0.0, 0.0

@@ -152,8 +152,11 @@ def _mounted(operations: pyfuse3.Operations, mount_point: Path, options: MountOp
         raise MountError(message, hint="its own message stands above; `-f` shows it if it does not") from error
     try:
         yield
-    finally:
-        pyfuse3.close(unmount=True)
+    except BaseException:
+        # The mount point answers ENOTCONN from now on. Were it unmounted, programs would go on in the empty folder below it.
+        pyfuse3.close(unmount=False)
+        raise
+    pyfuse3.close(unmount=True)
 
 
 async def _serve(on_ready: Callable[[], None], session: LiveSession | None = None) -> None:

@@ -9,7 +9,7 @@ What is in the trash stays there. Names that a snapshot has twice for one file a
 """
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from yester.core.records import Entry, Tree
@@ -27,6 +27,9 @@ class Touched(NamedTuple):
     node: int
 
 
+Steps = Generator["Touched | Steps", None, None]
+
+
 class Rewind:
     """One rewinding. `trees` reads the snapshot."""
 
@@ -42,18 +45,34 @@ class Rewind:
         Raises:
             CorruptionError, FormatError: a folder of the snapshot cannot be read. OSError: as the operations of `LiveTree`.
         """
-        if not path:
-            yield from self._folder(self._tree.node(ROOT), root)
-            if self._set_attributes(self._tree.node(ROOT), root):
-                yield Touched(ROOT, b"", ROOT)
-            return
-        *above, name = path.split(b"/")
-        yield from self._below(self._tree.node(ROOT), root, above, name)
+        # Steps may be steps of their own: folders may be nested deeper than calls.
+        waiting = [self._path(root, path) if path else self._all(root)]
+        try:
+            while waiting:
+                step = next(waiting[-1], None)
+                if step is None:
+                    waiting.pop()
+                elif isinstance(step, Touched):
+                    yield step
+                else:
+                    waiting.append(step)
+        finally:
+            for steps in reversed(waiting):
+                steps.close()
 
-    def _below(self, folder: LiveNode, entry: Entry | None, above: list[bytes], name: bytes) -> Iterator[Touched]:
+    def _all(self, root: Entry) -> Steps:
+        yield self._folder(self._tree.node(ROOT), root)
+        if self._set_attributes(self._tree.node(ROOT), root):
+            yield Touched(ROOT, b"", ROOT)
+
+    def _path(self, root: Entry, path: bytes) -> Steps:
+        *above, name = path.split(b"/")
+        yield self._below(self._tree.node(ROOT), root, above, name)
+
+    def _below(self, folder: LiveNode, entry: Entry | None, above: list[bytes], name: bytes) -> Steps:
         """Go down to the folder that has the name."""
         if not above:
-            yield from self._name(folder, name, self._find(entry, name))
+            yield self._name(folder, name, self._find(entry, name))
             return
         step, found = above[0], self._find(entry, above[0])
         node = self._tree.find(folder.number, step)
@@ -61,36 +80,36 @@ class Rewind:
             if found is None or not stat.S_ISDIR(found.mode):
                 return
             # It was removed since, with all that was in it: it comes back with what is wanted of it.
-            yield from self._remove(folder, step, node)
+            yield self._remove(folder, step, node)
             node = self._make(folder, step, found)
             yield Touched(folder.number, step, node.number)
         self._tree.keep(node.number)
         try:
-            yield from self._below(node, found, above[1:], name)
+            yield self._below(node, found, above[1:], name)
         finally:
             self._tree.let_go(node.number)
 
-    def _folder(self, folder: LiveNode, entry: Entry) -> Iterator[Touched]:
+    def _folder(self, folder: LiveNode, entry: Entry) -> Steps:
         """Make what a folder holds as it was."""
         if not folder.has_row and folder.folder is not None and folder.folder.tree == entry.tree:
             return
         old = {below.name: below for below in self._read(entry).entries}
         for name in self._tree.names(folder.number):
             if name not in old and not is_trash(folder.number, name):
-                yield from self._name(folder, name, None)
+                yield self._name(folder, name, None)
         for name, below in old.items():
             if name != SNAPSHOTS_NAME and not is_trash(folder.number, name):
-                yield from self._name(folder, name, below)
+                yield self._name(folder, name, below)
 
-    def _name(self, folder: LiveNode, name: bytes, entry: Entry | None) -> Iterator[Touched]:
+    def _name(self, folder: LiveNode, name: bytes, entry: Entry | None) -> Steps:
         """Make one name as it was."""
         node = self._tree.find(folder.number, name)
         if entry is None:
-            yield from self._remove(folder, name, node)
+            yield self._remove(folder, name, node)
             return
         known = self._linked.get(entry.rare.link) if entry.rare.nlink > 1 else None
         if node is not None and not self._can_stay(node, entry, known):
-            yield from self._remove(folder, name, node)
+            yield self._remove(folder, name, node)
             node = None
         is_changed = node is None
         if node is None:
@@ -100,7 +119,7 @@ class Rewind:
         self._tree.keep(node.number)
         try:
             if stat.S_ISDIR(entry.mode):
-                yield from self._folder(node, entry)
+                yield self._folder(node, entry)
             elif stat.S_ISREG(entry.mode) and not self._has_content(node, entry):
                 self._tree.set_content(node.number, entry.file_content, entry.size, entry.rare.hole_bytes)
                 is_changed = True
@@ -124,7 +143,7 @@ class Rewind:
         target = entry.content if stat.S_ISLNK(entry.mode) else b""
         return self._tree.create(folder.number, name, NewNode(entry.mode, entry.uid, entry.gid, entry.rare.rdev, target))
 
-    def _remove(self, folder: LiveNode, name: bytes, node: LiveNode | None) -> Iterator[Touched]:
+    def _remove(self, folder: LiveNode, name: bytes, node: LiveNode | None) -> Steps:
         if node is None:
             return
         number = node.number
@@ -135,7 +154,7 @@ class Rewind:
         self._tree.keep(number)
         try:
             for below in self._tree.names(number):
-                yield from self._remove(node, below, self._tree.find(number, below))
+                yield self._remove(node, below, self._tree.find(number, below))
             self._tree.rmdir(folder.number, name)
         finally:
             self._tree.let_go(number)

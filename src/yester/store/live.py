@@ -28,6 +28,10 @@ REMOVED = 0
 _FOLDER_BYTES, _NUMBER_BYTES = 4, 8
 _NODE_KEY_BYTES = _FOLDER_BYTES + _NUMBER_BYTES
 _FOLDERS_MAX = 2**32 - 1
+_NAME_BYTES_MAX = 511
+"""LMDB has no longer keys."""
+_TOUCHED_BYTES = 64 * 1024
+"""Around each row that is looked for the kernel maps so much of the file."""
 
 
 class LiveHead(msgspec.Struct, frozen=True, array_like=True):
@@ -137,7 +141,10 @@ class LiveFolders:
             transaction.put(Table.LIVE_FOLDERS, key, msgspec.msgpack.encode(change.head))
             return put_snapshot(transaction, change.snapshot) if change.snapshot is not None else None
 
-        return self._environment.write(apply)
+        published = self._environment.write(apply)
+        rows = len(change.nodes) + len(change.names) + len(change.extents) + len(change.batches) + len(change.dropped_batches)
+        self._environment.release_pages(rows * _TOUCHED_BYTES)
+        return published
 
     def read(self, head: LiveHead, extent: Extent) -> bytes:
         """The bytes of an extent that is committed. About 5 µs and a copy.
@@ -206,11 +213,13 @@ def load_rows(view: ReadTransaction, name: str) -> LiveRows:
 
 
 def _load_head(view: ReadTransaction, name: str) -> LiveHead:
-    value = view.get(Table.LIVE_FOLDERS, _name_key(name)) if view.has_table(Table.LIVE_FOLDERS) else None
+    key = _name_key(name)
+    is_key = 0 < len(key) <= _NAME_BYTES_MAX and view.has_table(Table.LIVE_FOLDERS)
+    value = view.get(Table.LIVE_FOLDERS, key) if is_key else None
     if value is None:
         message = f"there is no live folder {name!r} in the store"
         raise NotFoundError(message, hint="`yester status` lists those there are")
-    return _decode_head(_name_key(name), value)
+    return _decode_head(key, value)
 
 
 def _judge_extents(rows: LiveRows) -> None:

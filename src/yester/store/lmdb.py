@@ -217,6 +217,8 @@ class Environment:
             self._env.close()
             raise
         self._read_bytes = 0
+        self._folder: Final = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._is_closed = False
 
     def _prepare_lock_file(self) -> None:
         """Take the space of the lock file beforehand: LMDB maps one that is all hole, and on a full disk touching it is SIGBUS.
@@ -290,6 +292,9 @@ class Environment:
         self._background.shutdown(cancel_futures=True)
         with self._writing, self._map_use.exclusive():
             self._env.close()
+            if not self._is_closed:
+                os.close(self._folder)
+            self._is_closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -357,6 +362,10 @@ class Environment:
     def last_transaction(self) -> int:
         """Number of the last committed transaction: changes whenever anything in the store does. About 2 µs."""
         return int(self._env.info()["last_txnid"])
+
+    def disk(self) -> os.statvfs_result:
+        """The disk that the file is on, also after it was moved or removed."""
+        return os.fstatvfs(self._folder)
 
     def reusable_bytes(self) -> int:
         """What the file has of pages that nothing uses: they are written again before it grows. Old readers may still pin some."""

@@ -260,7 +260,7 @@ class Store:
 
     def free_bytes(self) -> int:
         """What can still be written: the free space of the disk, and of the file where that is little. About 3 µs, 30 µs then."""
-        disk = os.statvfs(self.path)
+        disk = self.environment.disk()
         free = disk.f_bavail * disk.f_frsize
         return free if free > _PLENTY_BYTES else free + self.environment.reusable_bytes()
 
