@@ -20,6 +20,7 @@ import socket
 import stat
 import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -509,7 +510,7 @@ def _show_status(status: os.stat_result) -> str:
 
 
 def _show_bytes(data: bytes) -> str:
-    return repr(data) if len(data) <= 40 else f"{data[:16]!r}…{data[-16:]!r} ({len(data)} bytes, sum {sum(data)})"
+    return repr(data) if len(data) <= 40 else f"{data[:16]!r}…{data[-16:]!r} ({len(data)} bytes, CRC {zlib.crc32(data):08x})"
 
 
 def _show_argument(value: Argument) -> str:
