@@ -17,10 +17,13 @@ from pathlib import Path
 from commands import JudgeError, install
 from document import Result, render_findings, render_table, write_section
 from folders import file_system, judged_folder, remove
+from judge_fio import Fio
 from judge_fsx import Fsx
 from judge_git import Git
+from judge_limits import Limits
 from judge_posix import Posix
 from judge_programs import Programs
+from judge_stress import StressNg
 from judge_tree import Tree
 from judging import Bench, Finding, Judge, Verdict
 
@@ -29,7 +32,7 @@ _DOCUMENT = _ROOT / "docs" / "testing.md"
 
 
 def _all_judges() -> list[Judge]:
-    return [Posix(), Tree(), Fsx(), Git(), Programs()]
+    return [Posix(), Tree(), Fsx(), Git(), Programs(), Limits(), Fio(), StressNg()]
 
 
 def main() -> int:

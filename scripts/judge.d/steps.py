@@ -33,7 +33,8 @@ ROOT = "root"
 USERS = {"owner": (65501, 65501, ()), "mate": (65502, 65502, (65501,)), "stranger": (65503, 65503, ())}
 """User id, group id and further groups; no names are needed for them."""
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC = ctypes.CDLL(None, use_errno=True)
+"""The C library, for calls that Python does not have."""
 _LONG_AGO_NS = 10**18
 """Times before this, in 2001, were set by a case, and can be compared."""
 _UTIME_NOW = (1 << 30) - 1
@@ -148,13 +149,13 @@ class Actor:
         os.rename(source, target)
 
     def do_renameat2(self, source: str, target: str, flags: int) -> None:
-        _check(_LIBC.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags))
+        check(LIBC.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags))
 
     def do_link(self, source: str, target: str) -> None:
         os.link(source, target, follow_symlinks=False)
 
     def do_link_followed(self, source: str, target: str) -> None:
-        _check(_LIBC.linkat(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), 0x400))
+        check(LIBC.linkat(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), 0x400))
 
     def do_symlink(self, text: str, path: str) -> None:
         os.symlink(text, path)
@@ -195,14 +196,14 @@ class Actor:
         special = {-1: (0, _UTIME_NOW), -2: (0, _UTIME_OMIT)}
         pairs = [special.get(time_ns, divmod(time_ns, 10**9)) for time_ns in (atime_ns, mtime_ns)]
         times = struct.pack("qqqq", *pairs[0], *pairs[1])
-        _check(_LIBC.utimensat(_AT_FDCWD, os.fsencode(path), times, 0 if follow else 0x100))
+        check(LIBC.utimensat(_AT_FDCWD, os.fsencode(path), times, 0 if follow else 0x100))
 
     def do_times(self, path: str) -> str:
         status = os.lstat(path)
         return " ".join(str(at) if at < _LONG_AGO_NS else "recent" for at in (status.st_atime_ns, status.st_mtime_ns))
 
     def do_access(self, path: str, mode: int) -> bool:
-        _check(_LIBC.access(os.fsencode(path), mode))
+        check(LIBC.access(os.fsencode(path), mode))
         return True
 
     def do_stat(self, path: str) -> str:
@@ -238,7 +239,7 @@ class Actor:
 
     def do_getxattr_into(self, path: str, name: str, size: int) -> int:
         buffer = ctypes.create_string_buffer(max(size, 1))
-        return _check(_LIBC.getxattr(os.fsencode(path), os.fsencode(name), buffer, size))
+        return check(LIBC.getxattr(os.fsencode(path), os.fsencode(name), buffer, size))
 
     def do_listxattr(self, path: str) -> str:
         # What security modules and the mount itself add is not the case's.
@@ -304,7 +305,7 @@ class Actor:
         os.fdatasync(self.descriptors[number])
 
     def do_syncfs(self, number: int) -> None:
-        _check(_LIBC.syncfs(self.descriptors[number]))
+        check(LIBC.syncfs(self.descriptors[number]))
 
     def do_fsetxattr(self, number: int, name: str, value: bytes) -> None:
         os.setxattr(self.descriptors[number], name, value)
@@ -422,8 +423,8 @@ class _Directory:
 
     def __init__(self, path: str) -> None:
         for name, result in (("opendir", ctypes.c_void_p), ("readdir64", ctypes.c_void_p), ("telldir", ctypes.c_long)):
-            getattr(_LIBC, name).restype = result
-        self._stream = ctypes.c_void_p(_LIBC.opendir(os.fsencode(path)))
+            getattr(LIBC, name).restype = result
+        self._stream = ctypes.c_void_p(LIBC.opendir(os.fsencode(path)))
         if not self._stream:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -431,21 +432,21 @@ class _Directory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _LIBC.closedir(self._stream)
+        LIBC.closedir(self._stream)
 
     def tell(self) -> int:
-        place: int = _LIBC.telldir(self._stream)
+        place: int = LIBC.telldir(self._stream)
         return place
 
     def seek(self, place: int) -> None:
-        _LIBC.seekdir(self._stream, ctypes.c_long(place))
+        LIBC.seekdir(self._stream, ctypes.c_long(place))
 
     def rewind(self) -> None:
-        _LIBC.rewinddir(self._stream)
+        LIBC.rewinddir(self._stream)
 
     def read(self) -> bytes | None:
         """The next name; it stands 19 bytes into the entry."""
-        entry = _LIBC.readdir64(self._stream)
+        entry = LIBC.readdir64(self._stream)
         return None if not entry else ctypes.string_at(entry + 19)
 
 
@@ -468,7 +469,12 @@ def _acting_as(user: str) -> Iterator[None]:
         os.setgroups(before[2])
 
 
-def _check(result: int) -> int:
+def check(result: int) -> int:
+    """The result of a call of the C library.
+
+    Raises:
+        OSError: it failed.
+    """
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
