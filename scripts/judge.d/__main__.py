@@ -23,6 +23,7 @@ from judge_git import Git
 from judge_limits import Limits
 from judge_posix import Posix
 from judge_programs import Programs
+from judge_sqlite import Sqlite
 from judge_stress import StressNg
 from judge_tree import Tree
 from judging import Bench, Finding, Judge, Verdict
@@ -32,7 +33,7 @@ _DOCUMENT = _ROOT / "docs" / "testing.md"
 
 
 def _all_judges() -> list[Judge]:
-    return [Posix(), Tree(), Fsx(), Git(), Programs(), Limits(), Fio(), StressNg()]
+    return [Posix(), Tree(), Fsx(), Git(), Programs(), Limits(), Fio(), Sqlite(), StressNg()]
 
 
 def main() -> int:
