@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -57,8 +58,11 @@ def main() -> int:
         try:
             for judge in chosen:
                 install(judge.packages)
-            with judged_folder(work, options.against) as folder:
+            complaints: list[Finding] = []
+            with judged_folder(work, options.against, complaints) as folder:
                 results, setting = _run_all(chosen, folder, work, options)
+            if options.against is None:
+                results.append(Result("after it", Verdict("unmounting, `yester check`, the log of the process", 3, complaints), 0))
         except JudgeError as error:
             sys.exit(f"judge: {error}")
     print(render_table(results))
@@ -111,11 +115,14 @@ def _run_all(judges: Sequence[Judge], folder: Path, work: Path, options: argpars
     try:
         for judge in judges:
             print(f"judge: {judge.name}", file=sys.stderr)
-            for parent in (folder, host):
-                (parent / judge.name).mkdir(mode=0o755)
             bench = Bench(folder / judge.name, host / judge.name, scratch, options.seed, options.quick)
             begin = time.monotonic()
-            verdict = _in_a_process(judge, bench)
+            try:
+                bench.judged.mkdir(mode=0o755)
+                bench.host.mkdir(mode=0o755)
+                verdict = _in_a_process(judge, bench)
+            except OSError as error:  # the mount is gone
+                verdict = Verdict("did not begin", 1, [Finding(judge.name, str(error))])
             results.append(Result(judge.name, verdict, time.monotonic() - begin))
             print(f"judge: {judge.name}: {verdict.cases} cases, {len(verdict.findings)} findings", file=sys.stderr)
             for parent in (folder, host):
@@ -152,6 +159,8 @@ def _judge(judge: Judge, bench: Bench, answer: Connection) -> None:
         verdict = judge.judge(bench)
     except JudgeError as error:
         verdict = Verdict("could not run", 0, [Finding(judge.name, str(error))])
+    except Exception:  # noqa: BLE001 # told as a finding, since a broken mount shows so
+        verdict = Verdict("did not end", 1, [Finding(judge.name, traceback.format_exc())])
     answer.send(verdict)
     answer.close()
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from judging import Verdict
+from judging import Finding, Verdict
 
 _BEGIN = "<!-- written by scripts/judge: begin -->"
 _END = "<!-- written by scripts/judge: end -->"
 _LISTED = 20
-"""Findings of each judge that the document lists; all are printed."""
+"""Kinds of findings of each judge that the document lists."""
+_NAMED = 8
+"""Cases that are named beside the first of a kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +37,36 @@ def render_table(results: Sequence[Result]) -> str:
 
 
 def render_findings(results: Sequence[Result], *, limit: int) -> str:
-    """What was found, at most `limit` of each judge, then the notes of all; empty if there is nothing of either."""
+    """What was found, at most `limit` kinds of each judge, then the notes of all; empty if there is nothing of either."""
     parts = []
     for result in results:
-        findings = result.verdict.findings
-        parts += [f"- {result.name}, {finding.case}:\n\n{_indented(finding.text)}\n" for finding in findings[:limit]]
-        if len(findings) > limit:
-            parts.append(f"- {result.name}: and {len(findings) - limit:,} more\n")
-    for result in results:
-        if result.verdict.notes:
-            parts.append("\n".join(result.verdict.notes) + "\n")
+        kinds = _by_kind(result.verdict.findings)
+        for first, *others in kinds[:limit]:
+            names = "; ".join(finding.case for finding in others[:_NAMED])
+            more = f"\n\n      and {len(others):,} more like it: {_readable(names)}" if others else ""
+            parts.append(f"- {result.name}, {_readable(first.case)}:\n\n{_indented(first.text)}{more}\n")
+        if len(kinds) > limit:
+            parts.append(f"- {result.name}: and {sum(map(len, kinds[limit:])):,} more of {len(kinds) - limit} kinds\n")
+    parts += ["\n".join(result.verdict.notes) + "\n" for result in results if result.verdict.notes]
     return "\n".join(parts).rstrip("\n")
 
 
+def _by_kind(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings that look alike together, the most numerous first; one without a kind is alone."""
+    groups: dict[str, list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        groups.setdefault(finding.kind or f"{number}", []).append(finding)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
 def _indented(text: str) -> str:
-    """As a block of code in a list; names may be of any bytes."""
-    readable = text.encode(errors="backslashreplace").decode()
-    return "\n".join(f"      {line}" for line in readable.replace("\0", "\\0").splitlines())
+    """As a block of code in a list."""
+    return "\n".join(f"      {line}" for line in _readable(text).splitlines())
+
+
+def _readable(text: str) -> str:
+    """Names may be of any bytes."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def write_section(path: Path, setting: str, results: Sequence[Result]) -> None:

@@ -8,22 +8,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from commands import JudgeError, Outcome, run
+from judging import Finding
 
 _MOUNT_LIMIT_S = 60
 _UNMOUNT_LIMIT_S = 300
 """Unmounting waits until all that was written is in the store."""
+_COMPLAINT = re.compile(r"WARNING|ERROR|CRITICAL|Traceback|Error\b|warning:|error:")
+"""What a daemon that is well does not log."""
 
 
 @contextmanager
-def judged_folder(work: Path, against: Path | None) -> Iterator[Path]:
-    """The folder to judge: `against`, or a new live folder, which is unmounted in the end."""
+def judged_folder(work: Path, against: Path | None, findings: list[Finding]) -> Iterator[Path]:
+    """The folder to judge: `against`, or a new live folder, which is unmounted in the end, and may then have `findings` of its own."""
     if against is None:
-        with mounted_live(work) as folder:
+        with mounted_live(work, findings) as folder:
             yield folder
         return
     folder = Path(tempfile.mkdtemp(prefix="judged-", dir=against))
@@ -35,11 +40,13 @@ def judged_folder(work: Path, against: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def mounted_live(work: Path) -> Iterator[Path]:
-    """A new live folder in a new store.
+def mounted_live(work: Path, findings: list[Finding]) -> Iterator[Path]:
+    """A new live folder in a new store. Whatever happens, neither the mount nor the process that serves it stays behind.
+
+    Afterwards the store is checked, and what the process logged is looked through: `findings` gets what is wrong.
 
     Raises:
-        JudgeError: it does not mount, or does not unmount.
+        JudgeError: it does not mount.
     """
     store, mount_point, home = (work / name for name in ("store", "live", "home"))
     unmount_below(work)  # of a run that was killed
@@ -47,32 +54,67 @@ def mounted_live(work: Path) -> Iterator[Path]:
         remove(folder)
     for folder in (mount_point, home):
         folder.mkdir(mode=0o755)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("YESTER_", "XDG_"))}
-    environment = kept | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
-    command: list[str | Path] = [sys.executable, "-m", "yester"]
-    _must(run([*command, "init", "--store", store], folder=work, environment=environment, limit_s=_MOUNT_LIMIT_S))
-    options = ["--allow-other"] if os.geteuid() == 0 else []
-    # Its output is a file: the daemon may keep it open, and a pipe would be waited for until it ends.
-    log = work / "live.log"
-    with log.open("wb") as output:
-        words: list[str | Path] = [*command, "live", mount_point, "--name", "judged", "--store", store, *options]
-        done = subprocess.run(
-            words, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=_MOUNT_LIMIT_S, check=False
-        )
-    try:
-        if done.returncode != 0 or mount_point not in _mount_points():
-            message = f"the live folder did not mount: {log.read_text()}"
-            raise JudgeError(message)
-        yield mount_point
-        # Not after a failure: what failed first is what to tell.
-        _must(run([*command, "umount", mount_point], folder=work, environment=environment, limit_s=_UNMOUNT_LIMIT_S))
-    finally:
-        unmount_below(work)
-
-
-def _must(outcome: Outcome) -> None:
+    yester = _Yester(work, {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)})
+    outcome = yester.run("init", "--store", store)
     if outcome.status != 0:
         raise JudgeError(outcome.tail())
+    options = ["--allow-other"] if os.geteuid() == 0 else []
+    log = work / "live.log"
+    with log.open("wb") as output:
+        process = yester.start(output, "live", mount_point, "--name", "judged", "--store", store, "-f", *options)
+        try:
+            _wait_mounted(mount_point, process, log)
+            yield mount_point
+            findings += yester.complaints("umount", mount_point)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_UNMOUNT_LIMIT_S)
+            findings += yester.complaints("check", "--store", store)
+        finally:
+            unmount_below(work)
+            _end(process)
+    logged = [line for line in log.read_text(errors="backslashreplace").splitlines() if _COMPLAINT.search(line)]
+    if process.returncode != 0 or logged:
+        findings.append(Finding("the process of the live folder", "\n".join([*logged[:30], f"exit status {process.returncode}"])))
+
+
+class _Yester:
+    """The checkout that this script is part of, with its own idea of home."""
+
+    def __init__(self, work: Path, environment: dict[str, str]) -> None:
+        self._work = work
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("YESTER_", "XDG_"))}
+        self._environment = kept | environment
+
+    def run(self, *words: str | Path) -> Outcome:
+        return run([sys.executable, "-m", "yester", *words], folder=self._work, environment=self._environment, limit_s=_UNMOUNT_LIMIT_S)
+
+    def start(self, output: IO[bytes], *words: str | Path) -> subprocess.Popen[bytes]:
+        command: list[str | Path] = [sys.executable, "-m", "yester", *words]
+        return subprocess.Popen(
+            command, cwd=self._work, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+
+    def complaints(self, *words: str | Path) -> list[Finding]:
+        outcome = self.run(*words)
+        return [] if outcome.status == 0 else [Finding(f"yester {words[0]}", outcome.tail(20))]
+
+
+def _wait_mounted(mount_point: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _MOUNT_LIMIT_S
+    while mount_point not in _mount_points():
+        if process.poll() is not None or time.monotonic() > deadline:
+            message = f"the live folder did not mount: {log.read_text(errors='backslashreplace')}"
+            raise JudgeError(message)
+        time.sleep(0.02)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that should have ended when its mount went."""
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def unmount_below(folder: Path) -> None:

@@ -36,10 +36,12 @@ class Finding:
     """One thing that the judged folder does otherwise than the host's, or otherwise than a model of a file.
 
     `case` names it in a few words. `text` says what was seen, and enough to see it again; it may have several lines.
+    Findings of one `kind` look like one mistake: only the first of them is shown, with the cases of the others.
     """
 
     case: str
     text: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
