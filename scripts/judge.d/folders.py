@@ -20,6 +20,8 @@ from judging import Finding
 _MOUNT_LIMIT_S = 60
 _UNMOUNT_LIMIT_S = 300
 """Unmounting waits until all that was written is in the store."""
+_PACE = ("--quiet", "1", "--every", "10")
+"""Seconds after which a version is made: more often than people have it, so that versions are made while judges work."""
 _COMPLAINT = re.compile(r"WARNING|ERROR|CRITICAL|Traceback|Error\b|warning:|error:")
 """What a daemon that is well does not log."""
 
@@ -61,7 +63,7 @@ def mounted_live(work: Path, findings: list[Finding]) -> Iterator[Path]:
     options = ["--allow-other"] if os.geteuid() == 0 else []
     log = work / "live.log"
     with log.open("wb") as output:
-        process = yester.start(output, "live", mount_point, "--name", "judged", "--store", store, "-f", *options)
+        process = yester.start(output, "live", mount_point, "--name", "judged", "--store", store, "-f", *_PACE, *options)
         try:
             _wait_mounted(mount_point, process, log)
             yield mount_point
