@@ -396,12 +396,17 @@ def _largest(attempt: Callable[[int], None], limit: int) -> int:
     return low
 
 
+def _error_name(error: OSError) -> str:
+    name = errno.errorcode.get(error.errno or 0, str(error))
+    return {"ENOTSUP": "EOPNOTSUPP"}.get(name, name)  # two names of one number; manuals have the second
+
+
 def _ask(probe: Callable[[], str]) -> str:
     before = set(os.listdir("/proc/self/fd"))
     try:
         return probe()
     except OSError as error:
-        return f"`{errno.errorcode.get(error.errno or 0, str(error))}`"
+        return f"`{_error_name(error)}`"
     except subprocess.CalledProcessError as error:
         return f"{_WRONG}{error}"
     finally:

@@ -51,11 +51,11 @@ def _compare(cases: Sequence[tuple[str, Case]], bench: Bench) -> list[Finding]:
     for (group, case), judged, host in zip(cases, *traces, strict=True):
         if judged != host:
             difference = show_difference(judged, host)
-            findings.append(Finding(f"{group}: {case.name}", f"{case}\n{difference}", _without_names(difference)))
+            findings.append(Finding(f"{group}: {case.name}", f"{case}\n{difference}", without_names(difference)))
     return findings
 
 
-def _without_names(difference: str) -> str:
+def without_names(difference: str) -> str:
     """What two differences have in common that come from one mistake: calls and results, not paths, numbers and users."""
     lines = (re.sub(r"^(\w+: +)[^(]*?: ", r"\1: ", line) for line in difference.splitlines())
     return "\n".join(re.sub(r"\([^=]*\)|# as \w+|\d+", "", line) for line in lines)

@@ -3,17 +3,19 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from folders import remove
-from judge_posix import show_difference
+from judge_posix import show_difference, without_names
 from judging import Bench, Finding, Verdict
 from steps import ROOT, USERS, Actor, Step, step
 
 _Make = Callable[[], Step]
 _LOOK_EACH = 25
-_KEPT_STEPS = 60
+_SHRINK_RUNS = 300
+"""Runs in which a sequence is made shorter that led to a difference."""
 _PATHS = ("a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/e", "f/e/b")
 
 
@@ -21,7 +23,8 @@ def _random_step(numbers: random.Random) -> Step:
     """A call on some of the names, which may be anything or nothing by then."""
     path, other = numbers.choice(_PATHS), numbers.choice(_PATHS)
     number = numbers.randrange(6)
-    mode = numbers.choice((0o755, 0o700, 0o777, 0o1777, 0o2775, 0o644, 0o600, 0o4755))
+    # None with setuid or setgid: whether those go on writing is for `posix` to say, and would end most sequences.
+    mode = numbers.choice((0o755, 0o700, 0o777, 0o1777, 0o775, 0o644, 0o600, 0o666))
     user = numbers.choice((ROOT, ROOT, *USERS)) if os.geteuid() == 0 else ROOT
     data = numbers.randbytes(numbers.choice((1, 10, 4096, 70_000)))
     size = numbers.choice((0, 1, 4095, 4096, 5000, 140_000))
@@ -72,31 +75,56 @@ class Tree:
         length = bench.pick(quick=150, full=400)
         findings = []
         for number in range(sequences):
-            finding = _run_sequence(bench, number, length)
-            findings += [] if finding is None else [finding]
+            numbers = bench.random(f"tree {number}")
+            steps = [_random_step(numbers) for _ in range(length)]
+            if (found := _find_difference(bench, steps)) is not None:
+                findings.append(_shrink(bench, steps[: found.place + 1], f"sequence {number}"))
         return Verdict(f"{sequences} sequences of {length} random calls, seed {bench.seed}", sequences * length, findings)
 
 
-def _run_sequence(bench: Bench, number: int, length: int) -> Finding | None:
-    numbers = bench.random(f"tree {number}")
-    actors = [Actor(_make_folder(folder / f"tree-{number}")) for folder in (bench.judged, bench.host)]
-    done: list[str] = []
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """What differs, and after which step that was seen."""
+
+    place: int
+    text: str
+
+
+def _find_difference(bench: Bench, steps: Sequence[Step]) -> _Difference | None:
+    """Carry steps out in a new folder on both sides; stop at the first difference."""
+    actors = [Actor(_make_folder(folder / "tree")) for folder in (bench.judged, bench.host)]
     try:
-        for place in range(length):
-            one = _random_step(numbers)
-            judged, host = [[actor.do(one)] for actor in actors]
-            done.append(f"{one} = {host[0]}"[:300])
-            if judged == host and place % _LOOK_EACH == 0:
-                judged, host = [list(actor.describe()) for actor in actors]
+        for place, one in enumerate(steps):
+            judged, host = ([f"{one} = {actor.do(one)}"] for actor in actors)
+            if judged == host and (place % _LOOK_EACH == 0 or place == len(steps) - 1):
+                judged, host = (list(actor.describe()) for actor in actors)
             if judged != host:
-                text = [f"seed {bench.seed}, sequence {number}, step {place}: {done[-1]}", show_difference(judged, host), "before:"]
-                return Finding(f"sequence {number}", "\n".join([*text, *done[-_KEPT_STEPS:]]))
+                return _Difference(place, show_difference(judged, host))
     finally:
         os.chdir("/")
         for actor in actors:
             actor.close()
             remove(actor.folder)
     return None
+
+
+def _shrink(bench: Bench, steps: Sequence[Step], name: str) -> Finding:
+    """Leave steps out as long as there is a difference: half of them, a quarter, down to each."""
+    runs = 0
+    size = len(steps) // 2
+    while size and runs < _SHRINK_RUNS:
+        begin = 0
+        while begin < len(steps) and runs < _SHRINK_RUNS:
+            fewer = [*steps[:begin], *steps[begin + size :]]
+            runs += 1
+            if (found := _find_difference(bench, fewer)) is not None:
+                steps = fewer[: found.place + 1]
+            else:
+                begin += size
+        size //= 2
+    found = _find_difference(bench, steps)
+    text = "it does not come again" if found is None else found.text
+    return Finding(name, "\n".join([*map(str, steps), text]), without_names(text))
 
 
 def _make_folder(path: Path) -> Path:

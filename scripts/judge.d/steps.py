@@ -41,6 +41,8 @@ _UTIME_NOW = (1 << 30) - 1
 _UTIME_OMIT = (1 << 30) - 2
 _AT_FDCWD = -100
 _CLOCK_REALTIME_COARSE = 5
+_SHOWN_BYTES = 40
+_READ_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Actor:
             status = path.lstat()
             line = f"{name}: {_show_status(status)}"
             if stat.S_ISREG(status.st_mode):
-                line += f" {_show_bytes(path.read_bytes())}"
+                line += f" {_show_file(path, status.st_size)}"
             elif stat.S_ISLNK(status.st_mode):
                 line += f" -> {_short(os.readlink(path))}"
             names = sorted(name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("user."))
@@ -515,12 +517,22 @@ def _show_status(status: os.stat_result) -> str:
     return text
 
 
+def _show_file(path: Path, size: int) -> str:
+    """All bytes of a file; of one that is mostly holes, the first and the last."""
+    with path.open("rb") as file:
+        if size <= _READ_BYTES:
+            return _show_bytes(file.read())
+        return f"{os.pread(file.fileno(), 16, 0)!r}…{os.pread(file.fileno(), 16, size - 16)!r}"
+
+
 def _show_bytes(data: bytes) -> str:
-    return repr(data) if len(data) <= 40 else f"{data[:16]!r}…{data[-16:]!r} ({len(data)} bytes, CRC {zlib.crc32(data):08x})"
+    return repr(data) if len(data) <= _SHOWN_BYTES else f"{data[:16]!r}…{data[-16:]!r} ({len(data)} bytes, CRC {zlib.crc32(data):08x})"
 
 
 def _show_argument(value: Argument) -> str:
     """As Python has it, but a run of the same character as a product."""
+    if isinstance(value, bytes) and len(value) > _SHOWN_BYTES and len(set(value)) > 2:
+        return f"{value[:8]!r}… of {len(value)}"
     text = repr(value)
     return (
         re.sub(r"(.{1,2}?)\1{40,}", lambda match: f"' + '{match[1]}' * {len(match[0]) // len(match[1])} + '", text)
