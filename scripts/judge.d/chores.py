@@ -65,7 +65,7 @@ def _do(chore: Chore, place: Place) -> list[str]:
     try:
         for text in chore(place):
             told += text.splitlines()
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 # what went wrong is what it tells
         told.append(f"{type(error).__name__}: {error}".replace(str(place.folder), "FOLDER"))
     return told
 
@@ -79,6 +79,7 @@ def _show(judged: Sequence[str], host: Sequence[str]) -> str:
     at = next((place for place, pair in enumerate(zip(judged, host, strict=False)) if pair[0] != pair[1]), min(len(judged), len(host)))
     lines = [f"        {line}" for line in host[max(at - 3, 0) : at]]
     here, there = set(judged), set(host)
-    lines += [f"judged: {line}" for line in judged[at:] if line not in there][:_SHOWN_LINES]
-    lines += [f"host:   {line}" for line in host[at:] if line not in here][:_SHOWN_LINES]
+    only = [f"judged: {line}" for line in judged[at:] if line not in there][:_SHOWN_LINES]
+    only += [f"host:   {line}" for line in host[at:] if line not in here][:_SHOWN_LINES]
+    lines += only or [f"judged: {line}" for line in judged[at : at + 3]] + [f"host:   {line}" for line in host[at : at + 3]]
     return "\n".join(line[:300] for line in lines)

@@ -13,6 +13,8 @@ from judging import Bench, Verdict
 
 _WHO = "Judge <judge@example.org>"
 _BEGIN_S = 1_700_000_000
+_LARGE_BYTES = 5000
+"""A file in which lines that are added at its beginning and at its end do not meet."""
 _ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_SYSTEM": "/dev/null",
@@ -75,7 +77,7 @@ def clone(place: Place) -> Iterator[str]:
     yield from _state(place)
     yield place.tell("git", "log", "--format=%H %T %s", "--all", within="work")
     yield place.tell("git", "ls-files", "-s", within="work")
-    yield from place.describe("work/json")
+    yield from place.describe("work/renamed")
 
 
 def switch_branches(place: Place) -> Iterator[str]:
@@ -93,7 +95,7 @@ def commit_and_rebase(place: Place) -> Iterator[str]:
     yield _clone(place)
     yield place.tell("git", "switch", "-q", "-c", "mine", "origin/old", within="work")
     for number in range(3 if place.is_quick else 15):
-        changed = sorted((place.folder / "work" / "json").glob("*.py"))[number % 3]
+        changed = sorted(path for path in (place.folder / "work").rglob("*.py") if path.stat().st_size > _LARGE_BYTES)[number]
         changed.write_text(f"# line {number}\n" + changed.read_text())
         (place.folder / "work" / f"new-{number}").write_text("new\n" * number)
         yield place.tell("git", "add", "-A", within="work")

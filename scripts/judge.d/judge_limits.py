@@ -247,6 +247,8 @@ class _Probes:
         return "inherited" if "system.posix_acl_access" in os.listxattr(folder / "new") else "not inherited"
 
     def _with_acl(self, uid: int, *, bits: int, mode: int) -> Actor:
+        if os.geteuid() != 0:
+            raise PermissionError(errno.EPERM, "only root can be somebody else")
         path = self._folder / "acl"
         path.touch()
         path.chmod(mode)

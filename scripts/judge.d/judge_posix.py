@@ -10,7 +10,7 @@ from itertools import islice
 from folders import remove
 from judging import Bench, Finding, Verdict
 from posix_cases import all_cases
-from steps import Case, run_cases
+from steps import ROOT, Case, run_cases
 
 _TOGETHER = 100
 """Cases that are prepared before the first of them is judged: the clock's tick is waited for once for all of them."""
@@ -51,14 +51,16 @@ def _compare(cases: Sequence[tuple[str, Case]], bench: Bench) -> list[Finding]:
     for (group, case), judged, host in zip(cases, *traces, strict=True):
         if judged != host:
             difference = show_difference(judged, host)
-            findings.append(Finding(f"{group}: {case.name}", f"{case}\n{difference}", without_names(difference)))
+            last = case.acts[-1]
+            kind = f"{last.call} {'by root' if last.user == ROOT else ''}\n{without_names(difference)}"
+            findings.append(Finding(f"{group}: {case.name}", f"{case}\n{difference}", kind))
     return findings
 
 
 def without_names(difference: str) -> str:
-    """What two differences have in common that come from one mistake: calls and results, not paths, numbers and users."""
+    """What two differences have in common that come from one mistake: calls and results, not paths, modes, numbers and users."""
     lines = (re.sub(r"^(\w+: +)[^(]*?: ", r"\1: ", line) for line in difference.splitlines())
-    return "\n".join(re.sub(r"\([^=]*\)|# as \w+|\d+", "", line) for line in lines)
+    return "\n".join(re.sub(r"\([^=]*\)|# as \w+|[-dlpscb][-rwxsStT]{9}|b['\"].*|\d+", "", line) for line in lines)
 
 
 def show_difference(judged: Sequence[str], host: Sequence[str]) -> str:

@@ -116,7 +116,7 @@ def copy_and_compare(place: Place) -> Iterator[str]:
         yield place.tell("cp", "-aT", option, "a", "b")
     yield place.tell("cp", "-aT", "--link", "a", "d")
     yield place.tell("cp", "-aT", "--backup=numbered", "a/odd", "d/odd")
-    yield place.tell("find", "d/odd", "-type", "f", "-links", "-2", "-print")
+    yield place.tell("sh", "-c", "find d/odd -type f -links -2 | sort")
     yield place.tell("diff", "-r", "--no-dereference", "--exclude=fifo", "a", "b")
     yield place.tell("mv", "b", "c")
     yield place.tell("mv", "--no-clobber", "-T", "a/odd", "c/odd")
@@ -149,7 +149,8 @@ def many_files(place: Place) -> Iterator[str]:
 def python_environment(place: Place) -> Iterator[str]:
     """A virtual environment, a package installed into it, run from it, and taken out."""
     yield place.tell(sys.executable, "-m", "venv", "--copies", "venv")
-    [wheel] = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+    own = Path(ensurepip.__file__).parent / "_bundled"
+    wheel = [*own.glob("pip-*.whl"), *Path("/usr/share/python-wheels").glob("pip-*.whl")][0]  # Debian keeps it elsewhere
     python = place.folder / "venv" / "bin" / "python"
     for words in (
         ["-m", "pip", "install", "-q", "--no-index", "--disable-pip-version-check", "--force-reinstall", wheel],

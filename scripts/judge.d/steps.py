@@ -117,7 +117,9 @@ class Actor:
                 line += f" {_show_file(path, status.st_size)}"
             elif stat.S_ISLNK(status.st_mode):
                 line += f" -> {_short(os.readlink(path))}"
-            names = sorted(name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("user."))
+            names = sorted(
+                name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("user.") and os.access(path, os.R_OK)
+            )
             yield line + "".join(f" {name}={_show_bytes(os.getxattr(path, name, follow_symlinks=False))}" for name in names)
 
     def times(self) -> dict[int, tuple[Path, int, int]]:
@@ -410,12 +412,14 @@ class Actor:
     def do_add_while_listing(self, path: str) -> str:
         """Add names while others are read: those that were there must be listed once each."""
         before = set(os.listdir(os.fsencode(path)))
-        seen = []
+        seen: list[bytes] = []
         with _Directory(path) as directory:
             while (name := directory.read()) is not None:
                 seen.append(name)
                 if len(seen) % 10 == 0:
                     os.close(os.open(f"{path}/added-{len(seen)}", os.O_CREAT | os.O_WRONLY, 0o644))
+        for name in set(os.listdir(os.fsencode(path))) - before:
+            os.unlink(os.path.join(os.fsencode(path), name))  # how many were seen, and so added, is not laid down
         listed = [name for name in seen if name in before]
         return f"{len(listed)} listed, {len(set(listed))} different, {len(before)} there before"
 
@@ -502,10 +506,14 @@ def _in_a_child(call: Callable[[], str]) -> str:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """A folder and all below it that this user may look at."""
     yield folder
     for parent, folders, files in os.walk(folder):
         folders.sort()
-        yield from sorted(Path(parent, name) for name in [*folders, *files])
+        for path in sorted(Path(parent, name) for name in [*folders, *files]):
+            with contextlib.suppress(PermissionError):
+                path.lstat()
+                yield path
 
 
 def _show_status(status: os.stat_result) -> str:
@@ -519,6 +527,8 @@ def _show_status(status: os.stat_result) -> str:
 
 def _show_file(path: Path, size: int) -> str:
     """All bytes of a file; of one that is mostly holes, the first and the last."""
+    if not os.access(path, os.R_OK):
+        return "unreadable"
     with path.open("rb") as file:
         if size <= _READ_BYTES:
             return _show_bytes(file.read())
