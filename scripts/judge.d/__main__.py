@@ -62,7 +62,9 @@ def main() -> int:
             with judged_folder(work, options.against, complaints) as folder:
                 results, setting = _run_all(chosen, folder, work, options)
             if options.against is None:
-                results.append(Result("after it", Verdict("unmounting, `yester check`, the log of the process", 3, complaints), 0))
+                results.append(
+                    Result("after it", Verdict("what judges left: mounted again, restored; `yester check`; the logs", 5, complaints), 0)
+                )
         except JudgeError as error:
             sys.exit(f"judge: {error}")
     print(render_table(results))
@@ -125,8 +127,9 @@ def _run_all(judges: Sequence[Judge], folder: Path, work: Path, options: argpars
                 verdict = Verdict("did not begin", 1, [Finding(judge.name, str(error))])
             results.append(Result(judge.name, verdict, time.monotonic() - begin))
             print(f"judge: {judge.name}: {verdict.cases} cases, {len(verdict.findings)} findings", file=sys.stderr)
-            for parent in (folder, host):
-                remove(parent / judge.name)
+            remove(bench.host)
+            if options.against is not None:
+                remove(bench.judged)  # what is left in a live folder is looked at when it is mounted again
     finally:
         remove(host)
     return results, setting

@@ -16,6 +16,7 @@ from typing import IO
 
 from commands import JudgeError, Outcome, run
 from judging import Finding
+from steps import Actor
 
 _MOUNT_LIMIT_S = 60
 _UNMOUNT_LIMIT_S = 300
@@ -45,14 +46,15 @@ def judged_folder(work: Path, against: Path | None, findings: list[Finding]) -> 
 def mounted_live(work: Path, findings: list[Finding]) -> Iterator[Path]:
     """A new live folder in a new store. Whatever happens, neither the mount nor the process that serves it stays behind.
 
-    Afterwards the store is checked, and what the process logged is looked through: `findings` gets what is wrong.
+    Afterwards the store is checked, and what judges left in the folder is compared with what a second mount of it and a restored version
+    have: `findings` gets what is wrong.
 
     Raises:
         JudgeError: it does not mount.
     """
-    store, mount_point, home = (work / name for name in ("store", "live", "home"))
+    store, mount_point, home, restored = (work / name for name in ("store", "live", "home", "restored"))
     unmount_below(work)  # of a run that was killed
-    for folder in (store, mount_point, home):
+    for folder in (store, mount_point, home, restored):
         remove(folder)
     for folder in (mount_point, home):
         folder.mkdir(mode=0o755)
@@ -60,23 +62,53 @@ def mounted_live(work: Path, findings: list[Finding]) -> Iterator[Path]:
     outcome = yester.run("init", "--store", store)
     if outcome.status != 0:
         raise JudgeError(outcome.tail())
+    with _served(yester, mount_point, store, findings):
+        yield mount_point
+        left = _describe(mount_point)
+    with _served(yester, mount_point, store, findings):
+        findings += _differences("mounted again", _describe(mount_point), left)
+    findings += yester.complaints("check", "--store", store)
+    findings += yester.complaints("restore", "live/judged", "--to", restored, "--numeric-ids", "--store", store)
+    findings += _differences("restored", _describe(restored), left)
+    remove(restored)
+
+
+@contextmanager
+def _served(yester: "_Yester", mount_point: Path, store: Path, findings: list[Finding]) -> Iterator[None]:
+    """Mount, and unmount; what the process logged, and how it ended, may be findings."""
+    log = mount_point.with_name("live.log")
     options = ["--allow-other"] if os.geteuid() == 0 else []
-    log = work / "live.log"
     with log.open("wb") as output:
         process = yester.start(output, "live", mount_point, "--name", "judged", "--store", store, "-f", *_PACE, *options)
         try:
             _wait_mounted(mount_point, process, log)
-            yield mount_point
+            yield
             findings += yester.complaints("umount", mount_point)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_UNMOUNT_LIMIT_S)
-            findings += yester.complaints("check", "--store", store)
         finally:
-            unmount_below(work)
+            unmount_below(mount_point)
             _end(process)
     logged = [line for line in log.read_text(errors="backslashreplace").splitlines() if _COMPLAINT.search(line)]
     if process.returncode != 0 or logged:
         findings.append(Finding("the process of the live folder", "\n".join([*logged[:30], f"exit status {process.returncode}"])))
+
+
+def _describe(folder: Path) -> list[str]:
+    """Everything about all that is in a folder, with the times of modification."""
+    try:
+        times = Actor(folder).times().values()
+        return [*Actor(folder).describe(), *sorted(f"{os.fsencode(path)!r} {mtime_ns}" for path, mtime_ns, _ in times if path != Path())]
+    except OSError as error:
+        return [str(error)]
+
+
+def _differences(what: str, found: list[str], expected: list[str]) -> list[Finding]:
+    lost = [line for line in expected if line not in set(found)][:10]
+    new = [line for line in found if line not in set(expected)][:10]
+    if not lost and not new:
+        return []
+    return [Finding(what, "\n".join([*(f"before: {line}" for line in lost), *(f"now:    {line}" for line in new)]))]
 
 
 class _Yester:

@@ -168,7 +168,7 @@ class _Exerciser:
     def _replace(self) -> None:
         """Write a new file and rename it over this one, as editors save."""
         self._note("replace by a copy")
-        beside = self.path.with_name("beside")
+        beside = self.path.with_name(".beside")
         beside.write_bytes(self.model)
         beside.replace(self.path)
         self.stop()
@@ -202,7 +202,7 @@ class Fsx:
 
 
 def _exercise(bench: Bench, name: str, size: int, count: int) -> Finding | None:
-    exerciser = _Exerciser(bench.judged / "file", bench.random(f"fsx {name}"), size)
+    exerciser = _Exerciser(bench.judged / f"file {name}", bench.random(f"fsx {name}"), size)
     exerciser.start()
     try:
         for _ in range(count):

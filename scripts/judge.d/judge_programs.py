@@ -495,4 +495,5 @@ class Programs:
         remove(material)
         make_material(material)
         findings = compare(_CHORES, bench, material=material)
+        must_run(["cp", "-a", material, bench.judged / "kept"], folder=material)  # for what is looked at after all judges
         return Verdict("rsync, tar, zip, cp, pip, gcc, vim and patterns of others", len(_CHORES), findings)
