@@ -104,8 +104,9 @@ def _describe(folder: Path) -> list[str]:
 
 
 def _differences(what: str, found: list[str], expected: list[str]) -> list[Finding]:
-    lost = [line for line in expected if line not in set(found)][:10]
-    new = [line for line in found if line not in set(expected)][:10]
+    here, there = set(found), set(expected)
+    lost = [line for line in expected if line not in here][:10]
+    new = [line for line in found if line not in there][:10]
     if not lost and not new:
         return []
     return [Finding(what, "\n".join([*(f"before: {line}" for line in lost), *(f"now:    {line}" for line in new)]))]

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from commands import must_run
 from judging import Bench, Finding, Verdict
 from steps import LIBC, USERS, Actor, check, step, wait_tick
 
@@ -438,6 +439,8 @@ class Limits:
             rows.append(f"| {title} | {judged} | {host} |")
             if judged.startswith(_WRONG):
                 findings.append(Finding(title, f"judged: {judged}\nhost:   {host}"))
+        for folder in (bench.judged, bench.host):
+            must_run(["find", folder, "-mindepth", "1", "-delete"], folder=folder)
         who = "" if os.geteuid() == 0 else ", as an ordinary user"
         notes = ["What a program that asks for it sees:", "", "| asked for | judged | host |", "|---|---|---|", *rows]
         return Verdict(f"{len(rows)} questions, Python {sys.version_info.major}.{sys.version_info.minor}{who}", len(rows), findings, notes)

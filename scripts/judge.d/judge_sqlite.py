@@ -41,7 +41,18 @@ _QUICK = ("lock5", "walmode", "mmap1", "symlink")
 _LEFT_OUT = frozenset(
     (
         # They count system calls or memory, or time the processor, and take minutes without asking anything new of a file system.
-        *("walfault", "walfault2", "walrofault", "mmapfault", "savepointfault", "walslow", "walthread", "savepoint6"),
+        *(
+            "walfault",
+            "walfault2",
+            "walrofault",
+            "mmapfault",
+            "savepointfault",
+            "walslow",
+            "walthread",
+            "savepoint4",
+            "savepoint6",
+            "walcrash3",
+        ),
         "oserror",  # opens files until there are no more descriptors: of the daemon, too
     )
 )
