@@ -35,6 +35,8 @@ from yester.fs.view import FOREVER_S
 BLOCK_BYTES = 512
 _IO_BYTES = 128 * 1024
 _XATTR_VALUE_BYTES_MAX = 65536
+_ROW_BYTES = 4096
+"""What a new node takes of the disk at most, a page: so that a full one is told to whoever makes something."""
 _DOTS = 2
 _REPLACING = {
     0: Replacing.ALLOWED,
@@ -113,24 +115,24 @@ class LiveOperations(pyfuse3.Operations):
     @guarded
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Make a file or special file."""
-        return self._make(parent_inode, name, NewNode(mode, ctx.uid, ctx.gid, rdev, umask=ctx.umask))
+        return await self._make(parent_inode, name, NewNode(mode, ctx.uid, ctx.gid, rdev, umask=ctx.umask))
 
     @guarded
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Make a folder."""
-        return self._make(parent_inode, name, NewNode(stat.S_IFDIR | mode & 0o7777, ctx.uid, ctx.gid, umask=ctx.umask))
+        return await self._make(parent_inode, name, NewNode(stat.S_IFDIR | mode & 0o7777, ctx.uid, ctx.gid, umask=ctx.umask))
 
     @guarded
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Make a symlink."""
-        return self._make(parent_inode, name, NewNode(stat.S_IFLNK | 0o777, ctx.uid, ctx.gid, target=target))
+        return await self._make(parent_inode, name, NewNode(stat.S_IFLNK | 0o777, ctx.uid, ctx.gid, target=target))
 
     @guarded
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make a file and open it."""
-        reply = self._make(parent_inode, name, NewNode(stat.S_IFREG | mode & 0o7777, ctx.uid, ctx.gid, umask=ctx.umask))
+        reply = await self._make(parent_inode, name, NewNode(stat.S_IFREG | mode & 0o7777, ctx.uid, ctx.gid, umask=ctx.umask))
         self._tree.keep(reply.st_ino)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(reply.st_ino), keep_cache=True), reply
 
@@ -138,6 +140,7 @@ class LiveOperations(pyfuse3.Operations):
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Give a file one more name."""
         self._refuse_old(inode, new_parent_inode)
+        await self._journal.make_room(_ROW_BYTES)
         self._refuse_reserved(new_parent_inode, new_name)
         return self._told(self._tree.link(inode, new_parent_inode, new_name))
 
@@ -363,8 +366,9 @@ class LiveOperations(pyfuse3.Operations):
 
     # --- helpers ---
 
-    def _make(self, parent: int, name: bytes, new: NewNode) -> pyfuse3.EntryAttributes:
+    async def _make(self, parent: int, name: bytes, new: NewNode) -> pyfuse3.EntryAttributes:
         self._refuse_old(parent)
+        await self._journal.make_room(_ROW_BYTES)
         self._refuse_reserved(parent, name)
         return self._told(self._tree.create(parent, name, new))
 
