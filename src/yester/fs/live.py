@@ -11,6 +11,10 @@ Rules of the nodes:
 2. A file lives as long as it has a name or is used; what has neither is gone, at the latest when the folder is loaded again.
 3. A folder has one name. Nothing is moved into itself.
 
+To whoever will carry changes to other devices, an operation is one of five, each about one node id: *create* (`create`, `link`),
+*overwrite* (what changes bytes or attributes), *remove* (`unlink`, `rmdir`), *move* (`rename`), and *replace* (`rename` over a file,
+which goes on as the same node id).
+
 A version: `begin_version` gives the changed nodes as they are now, which are then stored elsewhere while work in the folder goes on;
 `finish_version` makes what was stored the base of these nodes, and takes the rows away of those that did not change since.
 
