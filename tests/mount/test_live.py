@@ -278,7 +278,12 @@ def test_the_trash_of_a_file_manager_is_in_no_version(live: Place) -> None:
     (live.point / "deleted").rename(trash / "deleted")
     live.make_version()
     assert os.listdir(live.point / ".snapshots" / versions(live.point)[0]) == ["kept"]
-    assert live.run("umount", live.point).returncode == 0
+    [folder] = json.loads(live.run("status", "--store", live.store, "--json").stdout)["live_folders"]
+    assert (folder["dirty_bytes"], folder["changed_nodes"]) == (0, 0)
+    done = live.run("umount", live.point)
+    assert "everything is in the store, and in the last version" in done.stdout
+    [folder] = json.loads(live.run("status", "--store", live.store, "--json").stdout)["live_folders"]
+    assert (folder["dirty_bytes"], folder["changed_nodes"]) == (0, 0)
     live.mount_live()
     assert (trash / "deleted").read_text() == "deleted"
 

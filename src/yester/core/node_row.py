@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Rows: the changed nodes of a live folder as they are stored (docs/format.md §10)."""
 
+import re
 import stat
 
 import msgspec
@@ -12,6 +13,9 @@ from yester.errors import CorruptionError
 ROW_VERSION = 1
 ROOT_NUMBER = 1
 """The number of the root of every live folder."""
+
+_TRASH_NAME = re.compile(rb"\.Trash(-[0-9]+)?")
+"""What file managers keep in the root of a mount, of things that were deleted (freedesktop.org trash specification)."""
 
 
 class NodeRow(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +74,11 @@ def decode_row(number: int, stored: bytes) -> NodeRow:
     if stat.S_ISDIR(row.mode) and len(row.base) not in (0, 2 * ID_BYTES):
         raise damaged(number, "its base is not that of a folder")
     return row
+
+
+def is_trash(folder: int, name: bytes) -> bool:
+    """Whether this is the trash of a file manager: it lies in the root, and is part of no version."""
+    return folder == ROOT_NUMBER and _TRASH_NAME.fullmatch(name) is not None
 
 
 def damaged(number: int, problem: str) -> CorruptionError:

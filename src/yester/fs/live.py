@@ -24,13 +24,13 @@ Threads: everything here belongs to one thread.
 """
 
 import errno
-import re
 import stat
 from collections.abc import Callable, Iterator
 
 from yester.core.acl import ACCESS, DEFAULT, encode_acl, inherited, is_plain, mode_of, parse_acl, with_mode
 from yester.core.content import Content
 from yester.core.extents import Extent, ExtentMap
+from yester.core.node_row import is_trash
 from yester.core.records import SIZE_MAX, SYMLINK_BYTES_MAX, TIME_NS_MAX, Snapshot
 from yester.engine.live_base import BaseReader
 from yester.engine.live_version import Cut, StoredVersion
@@ -53,9 +53,6 @@ from yester.store.live import REMOVED, LiveChange, LiveRows
 
 _LINKS_MAX = 65_000
 """As ext4: programs expect some limit, and a row holds all names of its file."""
-
-_TRASH_NAME = re.compile(rb"\.Trash(-[0-9]+)?")
-"""What file managers keep in the root of a mount, of things that were deleted (freedesktop.org trash specification)."""
 
 
 class LiveTree:
@@ -390,6 +387,11 @@ class LiveTree:
         """How many nodes changed since the last version was begun, those in the trash included."""
         return len(self._unpublished)
 
+    def waiting(self) -> tuple[int, int]:
+        """How many nodes, and written bytes, wait for the next version. O(changed nodes)."""
+        nodes = [self._inodes.loaded[number] for number in self._wanted() & self._unpublished]
+        return len(nodes), sum(node.extents.written_bytes for node in nodes if node.extents is not None)
+
     def begin_version(self) -> Cut | None:
         """The folder as it is now, as far as it changed since the last version; None if it did not.
 
@@ -621,11 +623,6 @@ def _add_way(numbers: set[int], folder: int, inodes: Inodes) -> None:
         if above in numbers:
             return
         numbers.add(above)
-
-
-def is_trash(folder: int, name: bytes) -> bool:
-    """Whether this is the trash of a file manager: it lies in the root, and is part of no version."""
-    return folder == ROOT and _TRASH_NAME.fullmatch(name) is not None
 
 
 def _storable_time(time_ns: int) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from yester.engine.live_rows import dirty_bytes, unpublished
+from yester.engine.live_rows import waiting
 from yester.errors import BusyError, MountError, YesterError
 from yester.fs.live_orders import LiveStatus, Order, Report
 from yester.fs.live_session import LiveSession, Pace, open_folder, source_of
@@ -78,7 +78,8 @@ def _describe(store: Store, name: str) -> LiveFolder:
             is_answering = False
     if status is None:
         rows = LiveFolders(store.environment).load(name)
-        status = LiveStatus(dirty_bytes(rows), unpublished(rows), 0, "")
+        changed_nodes, dirty_bytes = waiting(rows)
+        status = LiveStatus(dirty_bytes, changed_nodes, 0, "")
     return LiveFolder(name, mount.path if mount is not None else None, is_answering, status, store.latest_snapshot(source_of(name)))
 
 

@@ -195,9 +195,10 @@ class LiveSession:
 
     def status(self) -> LiveStatus:
         """How the folder is now."""
+        changed_nodes, dirty_bytes = self.tree.waiting()
         return LiveStatus(
-            self.tree.dirty_bytes,
-            self.tree.unpublished_nodes,
+            dirty_bytes,
+            changed_nodes,
             self.tree.pending_bytes,
             self._problem or (os.strerror(self.journal.failure) if self.journal.failure is not None else ""),
         )
@@ -255,6 +256,7 @@ class LiveSession:
     async def _publish_now_and_then(self) -> None:
         seen = first_s = last_s = 0.0
         retry_s = 0.0
+        kept_nodes = kept_bytes = 0
         done = self.tree.change_count if not self.tree.unpublished_nodes else -1
         while True:
             await trio.sleep(min(_LOOK_EVERY_S, self._pace.quiet_s / 2))
@@ -264,7 +266,7 @@ class LiveSession:
             if seen != count:
                 first_s = first_s or now_s
                 seen, last_s = count, now_s
-            is_much = self.tree.unpublished_nodes > _NODES_MAX or self.tree.dirty_bytes > _DIRTY_BYTES_MAX
+            is_much = self.tree.unpublished_nodes - kept_nodes > _NODES_MAX or self.tree.dirty_bytes - kept_bytes > _DIRTY_BYTES_MAX
             if not (is_much or now_s - last_s >= self._pace.quiet_s or now_s - first_s >= self._pace.interval_s):
                 continue
             try:
@@ -280,6 +282,7 @@ class LiveSession:
                 retry_s = trio.current_time() + _RETRY_S
                 continue
             done, first_s, seen = count, 0.0, 0.0
+            kept_nodes, kept_bytes = self.tree.unpublished_nodes, self.tree.dirty_bytes  # the trash, and what came meanwhile
 
 
 def remove_folder(store: Store, name: str) -> None:

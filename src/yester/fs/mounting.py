@@ -21,7 +21,7 @@ import pyfuse3
 import trio
 
 from yester.core.records import Entry
-from yester.engine.live_rows import unpublished
+from yester.engine.live_rows import waiting
 from yester.errors import BusyError, ConflictError, MountError, NotFoundError, StoreAccessError, StoreFullError
 from yester.fs import quick_wait
 from yester.fs.driver import SnapshotOperations
@@ -220,7 +220,7 @@ def wait_until_stored(there: MountedAt, on_wait: Callable[[str], None]) -> bool:
     with Store.open(there.store) as store:
         folders = LiveFolders(store.environment)
         with folders.lock(folders.load_head(there.live_name), on_wait):
-            return not unpublished(folders.load(there.live_name))
+            return waiting(folders.load(there.live_name)) == (0, 0)
 
 
 def _commit(mount_point: Path) -> None:

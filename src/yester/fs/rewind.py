@@ -12,9 +12,10 @@ import stat
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
+from yester.core.node_row import is_trash
 from yester.core.records import Entry, Tree
 from yester.engine.trees import TreeReader, find_entry
-from yester.fs.live import LiveTree, is_trash
+from yester.fs.live import LiveTree
 from yester.fs.live_nodes import ROOT, LiveNode, NewNode
 from yester.fs.old_versions import SNAPSHOTS_NAME
 
