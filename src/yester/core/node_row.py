@@ -8,6 +8,8 @@ import msgspec
 
 from yester.core.content import Content
 from yester.core.ids import ID_BYTES, ChunkId, TreeId
+from yester.core.node_table import NODE_ID_BYTES
+from yester.core.records import MODE_MAX, Entry, Extra, entry_problem, is_valid_name
 from yester.errors import CorruptionError
 
 ROW_VERSION = 1
@@ -63,7 +65,7 @@ def decode_row(number: int, stored: bytes) -> NodeRow:
     """A stored row.
 
     Raises:
-        CorruptionError: it is none.
+        CorruptionError: it is none, or says what no version could hold: that would make its folder unreadable with all that is in it.
     """
     try:
         row = msgspec.msgpack.decode(stored, type=NodeRow)
@@ -71,14 +73,32 @@ def decode_row(number: int, stored: bytes) -> NodeRow:
         raise damaged(number, str(error)) from error
     if row.version != ROW_VERSION:
         raise damaged(number, f"it has version {row.version}, which this release does not know")
-    if stat.S_ISDIR(row.mode) and len(row.base) not in (0, 2 * ID_BYTES):
-        raise damaged(number, "its base is not that of a folder")
+    if problem := _problem(number, row):
+        raise damaged(number, problem)
     return row
 
 
 def is_trash(folder: int, name: bytes) -> bool:
     """Whether this is the trash of a file manager: it lies in the root, and is part of no version."""
     return folder == ROOT_NUMBER and _TRASH_NAME.fullmatch(name) is not None
+
+
+def _problem(number: int, row: NodeRow) -> str:
+    """Why a row cannot be right; empty if it can."""
+    if not 0 <= row.mode <= MODE_MAX:
+        return "its mode is absurd"
+    is_folder = stat.S_ISDIR(row.mode)
+    if is_folder and len(row.base) not in (0, 2 * ID_BYTES):
+        return "its base is not that of a folder"
+    if len(row.node_id) != NODE_ID_BYTES:
+        return "its node id is none"
+    if number == ROOT_NUMBER and row.links:
+        return "it is the root and has a name"
+    if not all(is_valid_name(name) for _, name in row.links) or len(set(row.links)) != len(row.links):
+        return "its names are not file names, or one stands twice"
+    content = row.base if stat.S_ISREG(row.mode) else bytes(ID_BYTES) if is_folder else row.target
+    extra = Extra(rdev=row.rdev, xattrs=row.xattrs)
+    return entry_problem(Entry(b"any", row.mode, row.uid, row.gid, row.mtime_ns, row.atime_ns, row.size, row.base_level, content, extra))
 
 
 def damaged(number: int, problem: str) -> CorruptionError:
