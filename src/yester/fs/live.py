@@ -291,9 +291,9 @@ class LiveTree:
     def set_mode(self, number: int, mode: int) -> None:
         """Set the permission bits."""
         node = self.node(number)
-        node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
         if ACCESS in node.xattrs:
-            node.xattrs[ACCESS] = encode_acl(with_mode(parse_acl(node.xattrs[ACCESS]), mode))
+            node.xattrs[ACCESS] = encode_acl(with_mode(parse_acl(node.xattrs[ACCESS]), mode))  # raises where that is damaged
+        node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
         self._changed(node, self._now_ns())
 
     def set_owner(self, number: int, *, uid: int | None = None, gid: int | None = None) -> None:
