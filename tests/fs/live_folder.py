@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A live folder in a store, that can be loaded again as after a crash."""
 
-import os
 import random
 import stat
 from collections.abc import Callable, Iterator
@@ -15,7 +14,8 @@ from yester.engine.live_base import BaseReader
 from yester.engine.live_version import Cut, StoredVersion, snapshot_of, store_version
 from yester.engine.trees import TreeReader
 from yester.fs.live import LiveTree
-from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing, new_root, random_node_id
+from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing, random_node_id
+from yester.fs.live_start import empty_start
 from yester.store.live import LiveChange, LiveFolders
 from yester.store.store import Store, StoredSnapshot
 
@@ -30,8 +30,8 @@ class LiveSandbox:
         self.store = Store.create(path, chunking=SMALL_CHUNKS)
         self.folders = LiveFolders(self.store.environment)
         self.clock_ns = 1000
-        root = new_root(mode=0o755, uid=os.geteuid(), gid=os.getegid(), now_ns=0, node_id=random_node_id())
-        self.folders.create(NAME, next_node=2, nodes=root)
+        next_node, rows = empty_start(0)
+        self.folders.create(NAME, next_node=next_node, nodes=rows)
         self.load()
 
     def load(self, name: str = NAME) -> None:

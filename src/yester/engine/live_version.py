@@ -230,7 +230,7 @@ def is_same_version(version: StoredVersion, snapshot: Snapshot) -> bool:
     return live is not None and version.root == snapshot.root and msgspec.structs.replace(version.live, next_node=live.next_node) == live
 
 
-def snapshot_of(version: StoredVersion, *, source: str, message: str, cut_ns: int, owners: OwnerNames | None = None) -> Snapshot:
+def snapshot_of(version: StoredVersion, *, source: str, message: str, cut_ns: int) -> Snapshot:
     """The record to publish; its name is not set. `cut_ns` is when the cut was made."""
     return Snapshot(
         version=RECORD_VERSION,
@@ -240,7 +240,7 @@ def snapshot_of(version: StoredVersion, *, source: str, message: str, cut_ns: in
         finished_ns=max(time.time_ns(), cut_ns),
         root=version.root,
         host=socket.gethostname(),
-        user=(owners or OwnerNames()).user(os.geteuid()),
+        user=OwnerNames().user(os.geteuid()),
         totals=version.totals,
         added=version.added,
         xattr_names=version.xattr_names,

@@ -116,12 +116,6 @@ def random_node_id() -> NodeId:
     return NodeId(os.urandom(NODE_ID_BYTES))
 
 
-def new_root(*, mode: int, uid: int, gid: int, now_ns: int, node_id: NodeId) -> dict[int, bytes]:
-    """The rows of a live folder with nothing in it."""
-    root = LiveNode(ROOT, node_id, stat.S_IFDIR | mode, uid, gid, 0, now_ns, now_ns, now_ns, [], names={})
-    return {ROOT: encode_row(root)}
-
-
 def node_of_entry(parent: NodeNumber, entry: Entry, mark: NodeMark) -> LiveNode:
     """A node as it is in the base; it has no row."""
     node = LiveNode(

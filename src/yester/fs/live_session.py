@@ -283,13 +283,3 @@ class LiveSession:
                 continue
             done, first_s, seen = count, 0.0, 0.0
             kept_nodes, kept_bytes = self.tree.unpublished_nodes, self.tree.dirty_bytes  # the trash, and what came meanwhile
-
-
-def remove_folder(store: Store, name: str) -> None:
-    """Take a live folder away; its versions stay.
-
-    Raises:
-        NotFoundError, BusyError: as `open_folder`.
-    """
-    with open_folder(store, name):
-        LiveFolders(store.environment).remove(name)
