@@ -19,13 +19,12 @@ import trio
 
 from yester.engine.live_rows import waiting
 from yester.errors import BusyError, MountError, YesterError
-from yester.fs.live_orders import LiveStatus, Order, Report
+from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, LiveStatus, Order, Report
 from yester.fs.live_session import LiveSession, Pace, open_folder, source_of
 from yester.fs.mount_table import MountedAt, mounts
 from yester.store.live import LiveFolders
 from yester.store.store import Store, StoredSnapshot
 
-ORDER_XATTR, REPORT_XATTR, STATUS_XATTR = "user.yester.order", "user.yester.report", "user.yester.status"
 _POLL_S = 0.02
 
 

@@ -5,8 +5,9 @@ The kernel is the only one who changes a live folder, so it may keep what it is 
 taken out of its cache. Handles of open files are inode numbers. Requests about `.snapshots`, whose numbers are above all others,
 go to a driver of the snapshot mount.
 
-Handlers await the journal where a person asked for it (`fsync`) or where memory must not grow (`write`), and nothing else: each
-request is otherwise answered before the next is looked at.
+Handlers await the journal where a person asked for it (`fsync`) or where memory must not grow (`write`, and what sets sizes and
+attributes), before they change anything, and threads where old versions are looked for. Every other request is answered before the
+next is looked at.
 """
 
 import errno
@@ -26,7 +27,7 @@ from yester.engine.backup import check_text
 from yester.errors import UsageError
 from yester.fs.driver import SnapshotOperations, guarded
 from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing
-from yester.fs.live_orders import Order
+from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, Order
 from yester.fs.live_session import LiveSession, source_of
 from yester.fs.old_versions import ROOT_INODE, SNAPSHOTS_NAME, open_versions, versions_of
 from yester.fs.rewind import Touched
@@ -44,7 +45,7 @@ _REPLACING = {
     pyfuse3.RENAME_EXCHANGE: Replacing.EXCHANGE,
 }
 _STATE, _VERSIONS = b"user.yester.state", b"user.yester.versions"
-_STATUS, _ORDER, _REPORT = b"user.yester.status", b"user.yester.order", b"user.yester.report"
+_ORDER, _REPORT, _STATUS = (name.encode() for name in (ORDER_XATTR, REPORT_XATTR, STATUS_XATTR))
 """Attributes that the mount answers and does not list: the first two of everything, the others of the root (`fs.live_control`)."""
 _OUR_PREFIX = b"user.yester."
 

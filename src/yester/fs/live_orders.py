@@ -3,6 +3,9 @@
 
 import msgspec
 
+ORDER_XATTR, REPORT_XATTR, STATUS_XATTR = "user.yester.order", "user.yester.report", "user.yester.status"
+"""Attributes of a mount's root that carry these, as JSON."""
+
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Make a version, with this remark. With `snapshot`, the hex id of one, rewind a path to it in between, and make another."""
