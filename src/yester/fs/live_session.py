@@ -251,7 +251,9 @@ class LiveSession:
             await self.journal.sync()
         except OSError as error:
             message = f"the live folder {self.name!r} cannot be committed: {error.strerror}; what was changed is kept in memory"
-            raise StoreFullError(message, hint="free space on the disk of the store") from error
+            if error.errno == errno.ENOSPC:
+                raise StoreFullError(message, hint="free space on the disk of the store") from error
+            raise StoreAccessError(message, hint="see the log for why, and whether the disk of the store is sound") from error
 
     async def _publish_now_and_then(self) -> None:
         seen = first_s = last_s = 0.0
