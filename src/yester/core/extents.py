@@ -80,7 +80,7 @@ class ExtentMap:
         """How many bytes are in extents."""
         self._changes: dict[int, Extent | None] | None = None
         self._uses: dict[int, int] | None = None
-        """How many bytes more, or less, of each batch are in use. None for nothing, as nearly always: there are many maps."""
+        """How many bytes more, or less, of each batch are in use. Both are None for nothing, as nearly always: there are many maps."""
 
     def __bool__(self) -> bool:
         return bool(self._extents)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Node tables: what a live folder knows of the entries of a tree besides what the tree says (docs/format.md §10.4, docs/adr/0007).
+"""Node tables: what a live folder knows of the entries of a tree besides what the tree says (docs/format.md §10.1, docs/adr/0007).
 
 A tree is the same whoever made it, and is shared by all snapshots that look alike. What only a live folder has, the number and
 the id of each node and when it was last changed, lies in a table of its own beside the tree, in the order of its entries.

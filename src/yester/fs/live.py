@@ -384,7 +384,7 @@ class LiveTree:
 
     @property
     def unpublished_nodes(self) -> int:
-        """How many nodes changed since the last version was begun, those in the trash included."""
+        """How many nodes changed since the last version was begun, those in the trash, and those without a name, included."""
         return len(self._unpublished)
 
     def waiting(self) -> tuple[int, int]:

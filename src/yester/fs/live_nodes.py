@@ -72,7 +72,7 @@ class LiveNode:
     """Of a regular file with a row."""
     base: Content = EMPTY
     base_size: int = 0
-    """Of a regular file: bytes of its base. It has no others if there is no row."""
+    """Of a regular file without a row: how many bytes it has, all of its base. With one, `extents` says so, and this is not kept up."""
     hole_bytes: int = 0
     folder: FolderBase | None = None
     """Of a folder that was in the last version."""
@@ -81,7 +81,7 @@ class LiveNode:
     subfolders: int = 0
     has_row: bool = True
     is_published: bool = False
-    """Whether the version that was made, or begun, last has it as it is."""
+    """Whether the last version has it as it is. Of what a version that is being made holds, not before that is finished."""
     uses: int = 0
 
     @property

@@ -54,7 +54,7 @@ class LiveOptions:
 
 
 def prepare_mount_point(path: Path, store: Path) -> Path:
-    """Check that a snapshot mount can go here, clean up a dead one of ours, and return the resolved path.
+    """Check that a mount can go here, clean up a dead one of ours, and return the resolved path.
 
     Raises:
         NotFoundError, ConflictError, MountError: it cannot; nothing was changed.
