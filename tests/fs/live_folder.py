@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from yester.core.chunking import ChunkParams
+from yester.core.node_row import is_trash
 from yester.core.records import Entry
 from yester.engine.files import FileReader
 from yester.engine.live_base import BaseReader
@@ -80,12 +81,19 @@ class LiveSandbox:
 
     def walk(self) -> Iterator[tuple[bytes, LiveNode]]:
         """Every path and its node, but for the trash."""
-        waiting: list[tuple[bytes, LiveNode]] = [(b"", self.tree.node(ROOT))]
-        while waiting:
-            path, node = waiting.pop()
-            yield path, node
-            if node.is_folder:
-                waiting += [(path + b"/" + name, child) for name, child in self.tree.list(node.number) if not name.startswith(b".Trash")]
+        waiting: list[tuple[bytes, LiveNode]] = [(b"", self.tree.keep(ROOT))]
+        kept = [ROOT]
+        try:
+            while waiting:
+                path, node = waiting.pop()
+                yield path, node
+                for name, child in self.tree.list(node.number) if node.is_folder else ():
+                    if not is_trash(node.number, name):
+                        waiting.append((path + b"/" + name, self.tree.keep(child.number)))
+                        kept.append(child.number)
+        finally:
+            for number in kept:
+                self.tree.let_go(number)
 
     def describe(self) -> dict[bytes, tuple[object, ...]]:
         """Everything about every path."""
@@ -147,13 +155,13 @@ def stored_shapes(store: Store, root: Entry) -> dict[bytes, Shape]:
     return found
 
 
-def do_something(mine: LiveSandbox, rng: random.Random) -> None:
-    """Do something random, if it can be done."""
+def do_something(mine: LiveSandbox, rng: random.Random, *names: bytes) -> None:
+    """Do something random, if it can be done, to one of four names or of these."""
     tree = mine.tree
     folders = [node for node in tree._inodes.loaded.values() if node.is_folder]
     files = [node for node in tree._inodes.loaded.values() if stat.S_ISREG(node.mode)]
     folder, other = (rng.choice(folders).number for _ in range(2))
-    name, new_name = (rng.choice([b"a", b"b", b"c", b"d"]) for _ in range(2))
+    name, new_name = (rng.choice([b"a", b"b", b"c", b"d", *names]) for _ in range(2))
     kind = rng.choice([stat.S_IFREG, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO])
     actions: list[Callable[[], object]] = [
         lambda: tree.create(folder, name, NewNode(kind | 0o700, 1, 2)),

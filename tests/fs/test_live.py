@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.fs.live_folder import NAME, LiveSandbox, Shape, do_something, new_file, snapshot_shapes, stored_shapes
+from yester.engine.live_rows import waiting
 from yester.errors import CorruptionError
 from yester.fs import live_inodes
 from yester.fs.live_nodes import ROOT, NewNode, NodeNumber, Replacing
@@ -439,6 +440,54 @@ def test_a_removed_folder_that_is_still_open_takes_nothing_in(mine: LiveSandbox)
     assert mine.tree.parent(folder.number).number == ROOT
     mine.tree.let_go(folder.number)
     assert failure(mine.tree.node, folder.number) == errno.ESTALE
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_versions_hold_all_but_the_trash(mine: LiveSandbox, seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(8):
+        for _ in range(rng.randrange(40)):
+            do_something(mine, rng, b".Trash-1")
+        shapes = snapshot_shapes(mine)
+        if mine.publish() is not None:
+            latest = mine.store.latest_snapshot(f"live/{NAME}")
+            assert latest is not None
+            assert stored_shapes(mine.store, latest.snapshot.root) == shapes
+        assert mine.tree.waiting() == (0, 0)
+        assert waiting(mine.folders.load(NAME)) == (0, 0)
+        if rng.random() < 0.3:
+            mine.load()
+
+
+def test_a_file_that_comes_back_from_the_trash_by_another_name_is_in_the_next_version(mine: LiveSandbox) -> None:
+    trash, copy = (mine.tree.create(ROOT, name, NewNode(stat.S_IFDIR | 0o755, 0, 0)) for name in (b".Trash-1", b"copy"))
+    file = new_file(mine, b"a", b"one")
+    mine.tree.link(file.number, copy.number, b"a")
+    mine.tree.rename(ROOT, b"copy", trash.number, b"copy")
+    mine.publish()
+    mine.tree.rename(trash.number, b"copy", ROOT, b"copy")
+    shapes = snapshot_shapes(mine)
+    stored = mine.publish()
+    assert stored is not None
+    assert stored_shapes(mine.store, stored.snapshot.root) == shapes
+
+
+def test_what_was_removed_has_no_path(mine: LiveSandbox) -> None:
+    folder = mine.tree.create(ROOT, b"d", NewNode(stat.S_IFDIR | 0o755, 0, 0))
+    mine.tree.keep(folder.number)
+    assert mine.tree.path(folder.number) == b"d"
+    mine.tree.rmdir(ROOT, b"d")
+    assert failure(mine.tree.path, folder.number) == errno.ENOENT
+
+
+def test_a_number_that_was_used_is_not_used_again(mine: LiveSandbox) -> None:
+    new_file(mine, b"a", b"one")
+    mine.commit()
+    head = mine.folders.load(NAME).head
+    for bad in (msgspec.structs.replace(head, next_node=2), msgspec.structs.replace(head, next_batch=1)):
+        mine.folders.apply(NAME, LiveChange(bad))
+        with pytest.raises(CorruptionError, match="counts as unused"):
+            mine.load()
 
 
 def test_much_that_is_written_before_a_commit_is_one_batch(mine: LiveSandbox) -> None:

@@ -15,7 +15,7 @@ from yester.fs.rewind import Rewind, Touched
 
 
 def rewind(mine: LiveSandbox, root: Entry, path: bytes = b"") -> list[Touched]:
-    return list(Rewind(mine.tree, TreeReader(mine.store.reader())).run(root, path))
+    return [step for step in Rewind(mine.tree, TreeReader(mine.store.reader())).run(root, path) if step is not None]
 
 
 def without_root(shapes: dict[bytes, Shape]) -> dict[bytes, tuple[object, ...]]:
@@ -66,6 +66,30 @@ def test_what_is_the_same_is_not_touched(mine: LiveSandbox) -> None:
     assert mine.tree.lookup(mine.tree.lookup(ROOT, b"7").number, b"file").number == changed.number, "it is the same file"
     publish(mine)
     assert rewind(mine, root) == []
+
+
+def test_names_of_one_file_far_apart_are_one_again(mine: LiveSandbox) -> None:
+    file = new_file(mine, b"a", b"one")
+    mine.tree.link(file.number, ROOT, b"z")
+    for number in range(1200):
+        new_file(mine, b"m%d" % number)
+    root, _ = publish(mine)
+    mine.load()
+    assert rewind(mine, root) == [], "nothing differs"
+    mine.tree.unlink(ROOT, b"z")
+    publish(mine)
+    mine.load()
+    rewind(mine, root)
+    assert mine.tree.lookup(ROOT, b"a").number == mine.tree.lookup(ROOT, b"z").number
+
+
+def test_others_have_a_turn_while_nothing_has_to_be_done(mine: LiveSandbox) -> None:
+    for number in range(3000):
+        new_file(mine, b"m%d" % number)
+    root, _ = publish(mine)
+    new_file(mine, b"more")
+    steps = list(Rewind(mine.tree, TreeReader(mine.store.reader())).run(root, b""))
+    assert steps.count(None) >= 30
 
 
 def test_one_path_is_rewound_and_nothing_else(mine: LiveSandbox) -> None:

@@ -58,6 +58,8 @@ class Changes(NamedTuple):
 
     extents: dict[int, Extent | None]
     uses: dict[int, int]
+    added: int
+    """How many extents more there are, or less."""
 
 
 class ExtentMap:
@@ -66,7 +68,7 @@ class ExtentMap:
     `take_changes` tells what to store so that a new map made of it is like this one.
     """
 
-    __slots__ = ("_changes", "_extents", "_uses", "base_bytes", "size", "was_shortened", "written_bytes")
+    __slots__ = ("_added", "_changes", "_extents", "_uses", "base_bytes", "size", "was_shortened", "written_bytes")
 
     def __init__(self, *, base_bytes: int, size: int, extents: Iterable[Extent] = ()) -> None:
         """`extents` are those of another map, in any order."""
@@ -79,6 +81,7 @@ class ExtentMap:
         self.written_bytes = sum(extent.length for extent in self._extents)
         """How many bytes are in extents."""
         self._changes: dict[int, Extent | None] | None = None
+        self._added = 0
         self._uses: dict[int, int] | None = None
         """How many bytes more, or less, of each batch are in use. Both are None for nothing, as nearly always: there are many maps."""
 
@@ -152,8 +155,9 @@ class ExtentMap:
 
     def take_changes(self) -> Changes:
         """What changed since this was last asked."""
-        changes = Changes(self._changes or {}, self._uses or {})
+        changes = Changes(self._changes or {}, self._uses or {}, self._added)
         self._changes = self._uses = None
+        self._added = 0
         return changes
 
     def drop(self) -> Changes:
@@ -166,6 +170,7 @@ class ExtentMap:
         if self._changes is None or self._uses is None:
             self._changes, self._uses = {}, {}
         self._changes[offset] = extent
+        self._added += 1 if extent is not None else -1
         self._uses[batch] = self._uses.get(batch, 0) + length
         self.written_bytes += length
 

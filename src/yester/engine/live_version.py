@@ -23,7 +23,7 @@ from yester.core.content import Content
 from yester.core.extents import Extent
 from yester.core.node_row import ROOT_NUMBER
 from yester.core.node_table import FolderMark, NodeMark, encode_table
-from yester.core.records import RECORD_VERSION, Added, Entry, Extra, LiveRoot, Snapshot, Totals, listed_xattr_names
+from yester.core.records import RECORD_VERSION, SIZE_MAX, Added, Entry, Extra, LiveRoot, Snapshot, Totals, listed_xattr_names
 from yester.engine.backup import PROGRAM
 from yester.engine.live_base import EMPTY_FOLDER, BaseFolder, BaseReader, FolderBase
 from yester.engine.live_content import FileCut, FileStorer, StoredFile
@@ -188,7 +188,7 @@ class _VersionStorer:
         tree_id = store_tree(tree, self._params, lambda record: self._writer.add(Kind.TREE, record))
         table = store_record(encode_table(marks), self._params, lambda record: self._writer.add(Kind.TREE, record))
         self._folders[node.number] = FolderBase(tree_id, table)
-        totals = Totals(files, folders, others, size_bytes)
+        totals = Totals(files, folders, others, min(size_bytes, SIZE_MAX))  # sparse files may have any size
         folder = FolderMark(table, subfolders, totals, listed_xattr_names(xattr_names))
         self._entries[node.number] = _entry(node, Content(0, tree_id), 0, 0), folder
 

@@ -54,6 +54,8 @@ from yester.store.live import REMOVED, LiveChange, LiveRows
 _LINKS_MAX = 65_000
 """As ext4: programs expect some limit, and a row holds all names of its file."""
 
+_Links = list[tuple[NodeNumber, bytes]]
+
 
 class LiveTree:
     """The tree, and what of it is not committed yet.
@@ -118,9 +120,11 @@ class LiveTree:
         return self.node(node.links[0][0] if node.links else ROOT)
 
     def path(self, number: int) -> bytes:
-        """The path of a node below the root, one of them if it has several; nothing for the root and for what was removed."""
+        """The path of a node below the root, one of them if it has several; nothing for the root. Raises ENOENT for what was removed."""
         names: list[bytes] = []
         node = self.node(number)
+        if not node.links and number != ROOT:
+            fail(errno.ENOENT)
         while node.links:
             parent, name = node.links[0]
             names.append(name)
@@ -364,8 +368,13 @@ class LiveTree:
 
     @property
     def dirty_bytes(self) -> int:
-        """Written bytes that no version holds yet."""
-        return self._log.committed_bytes + self._log.pending_bytes
+        """Written bytes that no version holds yet, those in the trash included."""
+        return self._log.used_bytes
+
+    @property
+    def extent_count(self) -> int:
+        """How many extents all files have, but for what changed since the last commit."""
+        return self._log.extent_count
 
     @property
     def has_changes(self) -> bool:
@@ -412,8 +421,10 @@ class LiveTree:
                 node.extents.was_shortened = False
         self._unpublished -= wanted
         self._begun = wanted
+        outside_links = self._find_outside_links()
         linked = (loaded[number] for number in self._inodes.rows if len(loaded[number].links) > 1)
-        first_links: dict[int, tuple[int, bytes]] = {node.number: min(node.links) for node in linked}
+        found = ((node.number, outside_links(node)) for node in linked)
+        first_links: dict[int, tuple[int, bytes]] = {number: min(links) for number, links in found if links}
         return Cut(nodes, self._next_node, self._log.begin_version(), first_links)
 
     def abandon_version(self) -> None:
@@ -455,6 +466,22 @@ class LiveTree:
 
     def _wanted(self) -> set[int]:
         """The nodes of the next version: those that changed, and the folders above them."""
+        loaded, outside_links = self._inodes.loaded, self._find_outside_links()
+        wanted: set[int] = set()
+        for number in self._unpublished:
+            links = outside_links(loaded[number])
+            if links or number == ROOT:
+                wanted.add(number)
+            for parent, _ in links:
+                _add_way(wanted, parent, self._inodes)
+        for number in tuple(wanted):
+            # A file that was published by another name may be in a folder that comes back from the trash.
+            added = (loaded[number].names or {}).items()
+            wanted.update(child for name, child in added if child != REMOVED and not is_trash(number, name))
+        return wanted
+
+    def _find_outside_links(self) -> Callable[[LiveNode], _Links]:
+        """Tells those names of a node that a version has: of what is neither removed nor in the trash. Good until something changes."""
         loaded = self._inodes.loaded
         outside: dict[int, bool] = {ROOT: True}
         """Whether a folder is neither removed nor in the trash."""
@@ -471,15 +498,7 @@ class LiveTree:
             outside.update(dict.fromkeys(way, outside[number]))
             return outside[number]
 
-        wanted: set[int] = set()
-        for number in self._unpublished:
-            node = loaded[number]
-            outside_links = [parent for parent, name in node.links if is_outside(parent) and not is_trash(parent, name)]
-            if outside_links or number == ROOT:
-                wanted.add(number)
-            for parent in outside_links:
-                _add_way(wanted, parent, self._inodes)
-        return wanted
+        return lambda node: [(parent, name) for parent, name in node.links if is_outside(parent) and not is_trash(parent, name)]
 
     def _drop_rows(self) -> None:
         """Take the rows of all nodes that are as in the base, but for those that must have one."""

@@ -165,6 +165,8 @@ class Inodes:
         self.rows = set(self.loaded)
         if ROOT not in self.loaded or not self.loaded[ROOT].is_folder:
             raise damaged(ROOT, "it is not there")
+        if rows.head.next_node <= max(rows.nodes) or rows.head.next_batch <= max(rows.batch_bytes, default=0):
+            raise damaged(ROOT, "a number that was used counts as unused")
         gone = rows.nodes.keys() - self.rows
         for (parent, name), number in rows.names.items():
             if parent in gone:

@@ -74,6 +74,7 @@ class ChangeLog:
         """Batches up to this one are being read, whatever files consist of."""
         self._batch_uses: dict[int, int] = dict.fromkeys(rows.batch_bytes, 0)
         """How many bytes of each committed batch files consist of. A batch goes with the last of them."""
+        self.extent_count = sum(map(len, rows.extents.values()))
         for extents in rows.extents.values():
             for extent in extents:
                 self._batch_uses[extent.batch] += extent.length
@@ -100,6 +101,7 @@ class ChangeLog:
         """There is an extent of a node that is gone."""
         self._dropped_extents[number, extent.offset] = None
         self._batch_uses[extent.batch] -= extent.length
+        self.extent_count -= 1
 
     def change_name(self, folder: int, name: bytes, number: int | None) -> None:
         """A name in a folder leads to this node, to `REMOVED`, or to what the base says (None)."""
@@ -155,9 +157,9 @@ class ChangeLog:
         return sum(buffer.length for buffer in self._buffers.values())
 
     @property
-    def committed_bytes(self) -> int:
-        """Bytes of committed batches that files consist of."""
-        return sum(self._batch_uses.values())
+    def used_bytes(self) -> int:
+        """Written bytes that files consist of, and those that were not taken yet."""
+        return sum(self._batch_uses.values()) + sum(buffer.length for batch, buffer in self._buffers.items() if batch not in self._taken)
 
     @property
     def has_changes(self) -> bool:
@@ -205,6 +207,7 @@ class ChangeLog:
 
     def _count(self, changes: Changes) -> dict[int, Extent | None]:
         """Note how much of each batch is in use, and return what changed otherwise."""
+        self.extent_count += changes.added
         for batch, count in changes.uses.items():
             self._batch_uses[batch] = self._batch_uses.get(batch, 0) + count
         return changes.extents

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
-from yester.core.records import Entry
+from yester.core.records import Entry, Snapshot
 from yester.engine.history import file_history
 from yester.engine.live_base import BaseReader
 from yester.engine.live_version import Cut, StoredVersion, is_same_version, snapshot_of, store_version
@@ -41,6 +41,8 @@ _RETRY_S = 30.0
 """After a version could not be made."""
 _NODES_MAX = 40_000
 """Changed nodes: each takes about a kilobyte of memory until it is in a version."""
+_EXTENTS_MAX = 250_000
+"""Each takes 200 bytes of memory, and moves others when it comes between them."""
 _DIRTY_BYTES_MAX = 8 * 1024 * 1024 * 1024
 """Written bytes that are in no version take their full size in the store."""
 
@@ -159,28 +161,22 @@ class LiveSession:
         """
         async with self._publishing:
             self._check_room()
-            latest = self.store.latest_snapshot(source_of(self.name))
-            if latest is not None and self._pace.is_a_second_apart:
-                wait_ns = _SECOND_NS - latest.snapshot.time_ns % _SECOND_NS - (time.time_ns() - latest.snapshot.time_ns)
-                await trio.sleep(min(1.0, max(0, wait_ns) / _SECOND_NS))
+            await self._wait_for_next_second()
             cut = self.tree.begin_version()
             if cut is None:
+                self._problem = ""
                 return None
             cut_ns = time.time_ns()
             try:
-                version = await self._store(cut)
+                await self._sync()  # also the version before this one
+                version, snapshot = await trio.to_thread.run_sync(self._store, cut, message, cut_ns)
             except BaseException:
                 self.tree.abandon_version()
                 raise
-            is_new = latest is None or not is_same_version(version, latest.snapshot)
-            # A version is newer than the one before, whatever the clock says.
-            apart_ns = _SECOND_NS if self._pace.is_a_second_apart else 1
-            cut_ns = max(cut_ns, latest.snapshot.time_ns // apart_ns * apart_ns + apart_ns) if latest is not None else cut_ns
-            snapshot = snapshot_of(version, source=source_of(self.name), message=message, cut_ns=cut_ns) if is_new else None
             self.tree.finish_version(cut, version, snapshot)
             await self._sync()
             self._problem = ""
-            return self.journal.last_published if is_new else None
+            return self.journal.last_published if snapshot is not None else None
 
     async def finish(self) -> None:
         """Make the last version before the process ends.
@@ -231,19 +227,38 @@ class LiveSession:
         steps = Rewind(self.tree, TreeReader(self.store.reader())).run(found[0].snapshot.root, order.path)
         changes, is_done = 0, False
         while not is_done:
-            touched, turn_s = [], trio.current_time() + _TURN_S
-            while not is_done and trio.current_time() < turn_s:
-                step = next(steps, None)
-                is_done = step is None
+            touched: list[Touched] = []
+            turn_s = trio.current_time() + _TURN_S
+            while trio.current_time() < turn_s:
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    is_done = True
+                    break
                 touched += [step] if step is not None else []
             changes += len(touched)
             self.report = Report(is_running=True, changes=changes)
             await trio.to_thread.run_sync(self.forget_cached, touched)
         return changes
 
-    async def _store(self, cut: Cut) -> StoredVersion:
-        await self._sync()
-        return await trio.to_thread.run_sync(store_version, self.store, cut, lambda extent: self._folders.read(self._head, extent))
+    async def _wait_for_next_second(self) -> None:
+        """Each version has a second of its own."""
+        latest = self.store.latest_snapshot(source_of(self.name))
+        if latest is not None and self._pace.is_a_second_apart:
+            wait_ns = _SECOND_NS - latest.snapshot.time_ns % _SECOND_NS - (time.time_ns() - latest.snapshot.time_ns)
+            await trio.sleep(min(1.0, max(0, wait_ns) / _SECOND_NS))
+
+    def _store(self, cut: Cut, message: str, cut_ns: int) -> tuple[StoredVersion, Snapshot | None]:
+        """Store a version, and make the snapshot to be published; none if it is as the last one. Runs on a worker thread."""
+        version = store_version(self.store, cut, lambda extent: self._folders.read(self._head, extent))
+        latest = self.store.latest_snapshot(source_of(self.name))
+        if latest is not None:
+            if is_same_version(version, latest.snapshot):
+                return version, None
+            # A version is newer than the one before, whatever the clock says.
+            apart_ns = _SECOND_NS if self._pace.is_a_second_apart else 1
+            cut_ns = max(cut_ns, latest.snapshot.time_ns // apart_ns * apart_ns + apart_ns)
+        return version, snapshot_of(version, source=source_of(self.name), message=message, cut_ns=cut_ns)
 
     async def _sync(self) -> None:
         """As the journal's, with our errors."""
@@ -258,7 +273,7 @@ class LiveSession:
     async def _publish_now_and_then(self) -> None:
         seen = first_s = last_s = 0.0
         retry_s = 0.0
-        kept_nodes = kept_bytes = 0
+        kept_nodes = kept_bytes = kept_extents = 0
         done = self.tree.change_count if not self.tree.unpublished_nodes else -1
         while True:
             await trio.sleep(min(_LOOK_EVERY_S, self._pace.quiet_s / 2))
@@ -268,7 +283,11 @@ class LiveSession:
             if seen != count:
                 first_s = first_s or now_s
                 seen, last_s = count, now_s
-            is_much = self.tree.unpublished_nodes - kept_nodes > _NODES_MAX or self.tree.dirty_bytes - kept_bytes > _DIRTY_BYTES_MAX
+            is_much = (
+                self.tree.unpublished_nodes - kept_nodes > _NODES_MAX
+                or self.tree.dirty_bytes - kept_bytes > _DIRTY_BYTES_MAX
+                or self.tree.extent_count - kept_extents > _EXTENTS_MAX
+            )
             if not (is_much or now_s - last_s >= self._pace.quiet_s or now_s - first_s >= self._pace.interval_s):
                 continue
             try:
@@ -284,4 +303,5 @@ class LiveSession:
                 retry_s = trio.current_time() + _RETRY_S
                 continue
             done, first_s, seen = count, 0.0, 0.0
-            kept_nodes, kept_bytes = self.tree.unpublished_nodes, self.tree.dirty_bytes  # the trash, and what came meanwhile
+            # In the trash, or come meanwhile.
+            kept_nodes, kept_bytes, kept_extents = self.tree.unpublished_nodes, self.tree.dirty_bytes, self.tree.extent_count

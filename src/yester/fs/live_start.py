@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from yester.core.extents import ExtentMap
 from yester.core.node_table import FolderMark, NodeMark, encode_table
-from yester.core.records import Entry, Totals, Tree, decode_tree, listed_xattr_names
+from yester.core.records import SIZE_MAX, Entry, Totals, Tree, decode_tree, listed_xattr_names
 from yester.engine.trees import judge_entries, read_tree_record, store_record
 from yester.errors import CorruptionError
 from yester.fs.live_nodes import ROOT, LiveNode, NodeNumber, encode_row, node_of_entry, random_node_id
@@ -115,7 +115,7 @@ class _Start:
 
     def _leave(self, folder: _Folder) -> FolderMark:
         table = store_record(encode_table(folder.marks), self._params, lambda record: self._writer.add(Kind.TREE, record))
-        totals = Totals(folder.files, folder.directories, folder.others, folder.size_bytes)
+        totals = Totals(folder.files, folder.directories, folder.others, min(folder.size_bytes, SIZE_MAX))
         return FolderMark(table, folder.subfolders, totals, listed_xattr_names(folder.xattr_names))
 
     def _rows(self) -> Rows:

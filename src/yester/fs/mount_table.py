@@ -32,12 +32,14 @@ class MountedAt:
     @property
     def store(self) -> Path:
         """The store that one of our mounts shows."""
-        return Path(self.source.partition(os.fsdecode(LIVE_MARK))[0])
+        before, mark, after = self.source.rpartition(os.fsdecode(LIVE_MARK))
+        return Path(before if mark else after)
 
     @property
     def live_name(self) -> str:
         """The live folder that it is; empty for a mount of snapshots."""
-        return self.source.partition(os.fsdecode(LIVE_MARK))[2]
+        _, mark, after = self.source.rpartition(os.fsdecode(LIVE_MARK))
+        return after if mark else ""
 
     @property
     def is_ours(self) -> bool:

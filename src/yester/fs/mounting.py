@@ -22,7 +22,7 @@ import trio
 
 from yester.core.records import Entry
 from yester.engine.live_rows import waiting
-from yester.errors import BusyError, ConflictError, MountError, NotFoundError, StoreAccessError, StoreFullError
+from yester.errors import BusyError, ConflictError, MountError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.fs import quick_wait
 from yester.fs.driver import SnapshotOperations
 from yester.fs.live_driver import LiveOperations
@@ -160,6 +160,7 @@ def _mounted(operations: pyfuse3.Operations, mount_point: Path, options: MountOp
 
 
 async def _serve(on_ready: Callable[[], None], session: LiveSession | None = None) -> None:
+    failure: YesterError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal)
         if session is not None:
@@ -167,9 +168,14 @@ async def _serve(on_ready: Callable[[], None], session: LiveSession | None = Non
         on_ready()
         await pyfuse3.main()
         if session is not None:
-            await session.finish()
+            try:
+                await session.finish()
+            except YesterError as error:
+                failure = error  # raised below: what leaves a nursery is a group
         # It returns after an unmount from outside as well: without this the signal task would keep the process alive.
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _end_on_signal() -> None:

@@ -28,7 +28,10 @@ class Touched(NamedTuple):
     node: int
 
 
-Steps = Generator["Touched | Steps", None, None]
+Steps = Generator["Touched | Steps | None", None, None]
+
+_TURN_NAMES = 200
+"""So many names are looked at in a few milliseconds."""
 
 
 class Rewind:
@@ -38,10 +41,14 @@ class Rewind:
         self._tree = tree
         self._trees = trees
         self._linked: dict[tuple[int, int], int] = {}
-        """Nodes of files with several names, by what tells them apart in the snapshot."""
+        """Nodes of files with several names, by what tells them apart in the snapshot. Each is kept."""
+        self._taken: set[int] = set()
+        """The same nodes."""
 
-    def run(self, root: Entry, path: bytes) -> Iterator[Touched]:
+    def run(self, root: Entry, path: bytes) -> Iterator[Touched | None]:
         """Make what is at `path`, the whole folder if it is empty, as it is below `root`; says after each operation what it changed.
+
+        Now and then it says None, where nothing had to be done for a while: others may have a turn.
 
         Raises:
             CorruptionError, FormatError: a folder of the snapshot cannot be read. OSError: as the operations of `LiveTree`.
@@ -50,16 +57,20 @@ class Rewind:
         waiting = [self._path(root, path) if path else self._all(root)]
         try:
             while waiting:
-                step = next(waiting[-1], None)
-                if step is None:
+                try:
+                    step = next(waiting[-1])
+                except StopIteration:
                     waiting.pop()
-                elif isinstance(step, Touched):
+                    continue
+                if step is None or isinstance(step, Touched):
                     yield step
                 else:
                     waiting.append(step)
         finally:
             for steps in reversed(waiting):
                 steps.close()
+            for number in self._taken:
+                self._tree.let_go(number)
 
     def _all(self, root: Entry) -> Steps:
         yield self._folder(self._tree.node(ROOT), root)
@@ -95,10 +106,14 @@ class Rewind:
         if not folder.has_row and folder.folder is not None and folder.folder.tree == entry.tree:
             return
         old = {below.name: below for below in self._read(entry).entries}
-        for name in self._tree.names(folder.number):
+        for count, name in enumerate(self._tree.names(folder.number)):
+            if not count % _TURN_NAMES:
+                yield None
             if name not in old and not is_trash(folder.number, name):
                 yield self._name(folder, name, None)
-        for name, below in old.items():
+        for count, (name, below) in enumerate(old.items()):
+            if not count % _TURN_NAMES:
+                yield None
             if name != SNAPSHOTS_NAME and not is_trash(folder.number, name):
                 yield self._name(folder, name, below)
 
@@ -116,7 +131,7 @@ class Rewind:
         if node is None:
             node = self._tree.link(known, folder.number, name) if known is not None else self._make(folder, name, entry)
         if entry.rare.nlink > 1:
-            self._linked[entry.rare.link] = node.number
+            self._remember_link(entry.rare.link, node.number)
         self._tree.keep(node.number)
         try:
             if stat.S_ISDIR(entry.mode):
@@ -129,6 +144,12 @@ class Rewind:
         finally:
             self._tree.let_go(node.number)
 
+    def _remember_link(self, link: tuple[int, int], number: int) -> None:
+        self._linked[link] = number
+        if number not in self._taken:
+            self._taken.add(number)
+            self._tree.keep(number)
+
     def _can_stay(self, node: LiveNode, entry: Entry, known: int | None) -> bool:
         """Whether a node can become what it was."""
         if known is not None:
@@ -138,7 +159,7 @@ class Rewind:
         if stat.S_ISLNK(entry.mode) and node.target != entry.content:
             return False
         # Of names of one file that were not one, or not these, each gets a file of its own.
-        return node.is_folder or len(node.links) == 1 or (entry.rare.nlink > 1 and node.number not in self._linked.values())
+        return node.is_folder or len(node.links) == 1 or (entry.rare.nlink > 1 and node.number not in self._taken)
 
     def _make(self, folder: LiveNode, name: bytes, entry: Entry) -> LiveNode:
         target = entry.content if stat.S_ISLNK(entry.mode) else b""
@@ -163,7 +184,7 @@ class Rewind:
 
     def _has_content(self, node: LiveNode, entry: Entry) -> bool:
         """Whether a file consists of exactly what the store holds of it."""
-        is_base = node.extents is None or (not node.extents and node.extents.base_bytes == node.extents.size == node.base_size)
+        is_base = node.extents is None or (not node.extents and node.extents.base_bytes == node.size)
         return is_base and node.base == entry.file_content and node.size == entry.size
 
     def _set_attributes(self, node: LiveNode, entry: Entry) -> bool:
