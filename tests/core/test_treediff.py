@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from yester.core.content import pack_span
 from yester.core.ids import chunk_id
 from yester.core.records import RECORD_VERSION, Entry, Extra, Tree
-from yester.core.treediff import Change, ChangeKind, diff_trees, same_entry
+from yester.core.treediff import Change, ChangeKind, diff_trees, looks_same, same_entry
 
 FILE = stat.S_IFREG | 0o644
 LINK = stat.S_IFLNK | 0o777
@@ -133,3 +133,13 @@ def test_the_changes_applied_to_the_old_directory_give_the_new_one(old: Tree, ne
     wanted = {entry.name: entry for entry in new.entries}
     assert result.keys() == wanted.keys()
     assert all(same_entry(result[name], entry) for name, entry in wanted.items())
+
+
+def test_files_of_several_names_look_the_same_whatever_their_inodes_were() -> None:
+    one = Entry(b"a", 0o100644, 0, 0, 1, 2, 3, 0, b"", Extra(nlink=2, link=(7, 8)))
+    other = msgspec.structs.replace(one, atime_ns=9, extra=Extra(nlink=2, link=(7, 9)))
+    assert looks_same(one, other)
+    assert not same_entry(one, other)
+    assert not looks_same(one, msgspec.structs.replace(other, extra=Extra(nlink=3, link=(7, 9))))
+    assert not looks_same(one, msgspec.structs.replace(other, mtime_ns=5))
+    assert not looks_same(one, msgspec.structs.replace(other, extra=None))

@@ -47,8 +47,11 @@ def use(store: Store, work: Callable[[LiveSession], Awaitable[None]], pace: Pace
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what nothing tells."""
-    while not condition():
-        await trio.sleep(0.01)
+    with trio.fail_after(WAIT_S):
+        while True:
+            if condition():
+                return
+            await trio.sleep(0.01)
 
 
 def make(session: LiveSession, name: bytes) -> None:

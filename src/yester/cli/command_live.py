@@ -15,7 +15,7 @@ from yester.core.records import Entry
 from yester.errors import UsageError
 from yester.store.store import Store
 
-_SECONDS = click.FloatRange(0.1)
+_SECONDS = click.FloatRange(0.1, 10.0**9)
 
 
 @click.command("live")

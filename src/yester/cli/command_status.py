@@ -36,6 +36,7 @@ def command(store_path: Path, as_json: bool) -> None:
                 "name": folder.name,
                 "mounted_at": json_name(bytes(folder.mounted_at)) if folder.mounted_at is not None else None,
                 "is_answering": folder.is_answering,
+                "in_use_by": folder.holder or None,
                 "dirty_bytes": folder.status.dirty_bytes,
                 "changed_nodes": folder.status.changed_nodes,
                 "uncommitted_bytes": folder.status.pending_bytes,
@@ -53,7 +54,8 @@ def command(store_path: Path, as_json: bool) -> None:
         [
             show_text(folder.name),
             (show_text(str(folder.mounted_at)) if folder.mounted_at is not None else "-")
-            + ("" if folder.is_answering else " (does not answer)"),
+            + ("" if folder.is_answering else " (does not answer)")
+            + (f" (in use by {folder.holder})" if folder.holder else ""),
             show_size(folder.status.dirty_bytes),
             str(folder.status.changed_nodes),
             show_time(folder.last.snapshot.time_ns) if folder.last is not None else "-",

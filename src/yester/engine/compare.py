@@ -16,7 +16,7 @@ import msgspec
 
 from yester.core.ids import TreeId
 from yester.core.records import Entry, Tree
-from yester.core.treediff import Change, ChangeKind, diff_trees, same_entry
+from yester.core.treediff import Change, ChangeKind, diff_trees, looks_same
 from yester.engine.trees import TreeReader
 from yester.errors import CorruptionError, FormatError
 
@@ -72,7 +72,7 @@ def _find_kind(change: Change) -> ChangeKind | None:
     if stat.S_ISDIR(old.mode) and stat.S_ISDIR(new.mode):
         is_same = (old.mode, old.uid, old.gid, old.extra) == (new.mode, new.uid, new.gid, new.extra)
         return None if is_same else ChangeKind.METADATA
-    return None if same_entry(old, new) else change.kind
+    return None if looks_same(old, new) else change.kind
 
 
 def _tree_of(entry: Entry | None) -> TreeId | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from yester.core.ids import SnapshotId, TreeId
 from yester.core.records import Entry
-from yester.core.treediff import same_entry
+from yester.core.treediff import looks_same
 from yester.engine.trees import TreeReader, find_entry
 from yester.errors import CorruptionError, FormatError
 from yester.store.store import Store, StoredSnapshot
@@ -117,4 +117,4 @@ def _is_same(old: Entry | None, new: Entry | None) -> bool:
         return old is new
     if stat.S_ISDIR(old.mode) and stat.S_ISDIR(new.mode):
         return old.content == new.content
-    return same_entry(old, new)
+    return looks_same(old, new)

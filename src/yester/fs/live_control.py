@@ -36,6 +36,8 @@ class LiveFolder:
     mounted_at: Path | None
     is_answering: bool
     status: LiveStatus
+    holder: str
+    """Who uses it where this process sees no mount of it; nothing if nobody does."""
     last: StoredSnapshot | None
     """Its last version."""
 
@@ -79,7 +81,9 @@ def _describe(store: Store, name: str) -> LiveFolder:
         rows = LiveFolders(store.environment).load(name)
         changed_nodes, dirty_bytes = waiting(rows)
         status = LiveStatus(dirty_bytes, changed_nodes, 0, "")
-    return LiveFolder(name, mount.path if mount is not None else None, is_answering, status, store.latest_snapshot(source_of(name)))
+    folders = LiveFolders(store.environment)
+    holder = folders.holder(folders.load_head(name)) if mount is None else ""
+    return LiveFolder(name, mount.path if mount is not None else None, is_answering, status, holder, store.latest_snapshot(source_of(name)))
 
 
 def carry_out(store: Store, name: str, order: Order, *, mount_point: Path | None) -> Report:

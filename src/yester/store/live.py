@@ -9,14 +9,14 @@ Threads: reading on any; changes of one folder are applied by one thread at a ti
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
 from yester.core.extents import Extent
 from yester.core.records import Snapshot
-from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError
+from yester.errors import BusyError, ConflictError, CorruptionError, FormatError, NotFoundError
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.locks import file_lock
 from yester.store.store import StoredSnapshot, put_snapshot
@@ -164,6 +164,20 @@ class LiveFolders:
     def lock(self, head: LiveHead, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold the right to use a folder, which one process at a time may; see `file_lock`."""
         return file_lock(self._environment.path / f"live-{head.number}.lock", on_busy)
+
+    def holder(self, head: LiveHead) -> str:
+        """Who uses a folder, as `file_lock` says it; nothing if nobody does."""
+        found: list[str] = []
+        if self._environment.readonly:
+            return ""  # its locks cannot be asked
+
+        def note(holder: str) -> None:
+            found.append(holder)
+            raise BusyError(holder)
+
+        with suppress(BusyError), self.lock(head, note):
+            pass
+        return found[0] if found else ""
 
     def remove(self, name: str) -> None:
         """Take a folder away, with all that was not published of it; durable on return.
