@@ -56,7 +56,10 @@ def same_entry(a: Entry, b: Entry) -> bool:
 
 
 def looks_same(a: Entry, b: Entry) -> bool:
-    """Whether nobody could tell two entries of two snapshots apart, but by their access times: they may name other files of several names."""
+    """Whether nobody could tell two entries of two snapshots apart, but by their access times.
+
+    Unlike `same_entry`, whatever inodes files of several names had at their sources.
+    """
     if same_entry(a, b):
         return True
     if a.extra is None or b.extra is None or a.extra.nlink == 1 or a.extra.link == b.extra.link:
