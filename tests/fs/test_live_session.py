@@ -128,7 +128,7 @@ def test_an_order_that_fails_is_reported(store: Store, monkeypatch: pytest.Monke
 
     async def work(session: LiveSession) -> None:
         make(session, b"a")
-        assert (await session.carry_out(Order(snapshot="abcd"))).error.startswith("the snapshot abcd is not there")
+        assert (await session.carry_out(Order(snapshot="abcd"))).error.startswith("the live folder 'mine' has no version abcd")
         make(session, b"b")
         monkeypatch.setattr(live_session, "store_version", fail)
         assert "could not do it" in (await session.carry_out(Order())).error

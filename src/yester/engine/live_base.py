@@ -80,6 +80,10 @@ class BaseReader:
             self._entries -= len(dropped.entries) + 1
         return found
 
+    def known(self, base: FolderBase) -> BaseFolder | None:
+        """A folder, if it is kept decoded."""
+        return self._folders.get(base)
+
     def read(self, content: Content, offset: int, count: int) -> bytes:
         """Bytes of a file's base, all of which it has.
 

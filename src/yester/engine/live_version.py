@@ -67,6 +67,8 @@ class Cut:
     next_node: int
     last_batch: int
     """Extents are in batches up to this one."""
+    folders: Mapping[FolderBase, BaseFolder] = field(default_factory=dict)
+    """Bases that are decoded already: they need not be in memory twice."""
     first_links: Mapping[int, tuple[int, bytes]] = field(default_factory=dict)
     """Of every file with several names, changed or not: the one under which its bytes are counted."""
 
@@ -165,7 +167,7 @@ class _VersionStorer:
     def _store_folder(self, node: CutNode) -> None:
         entries: list[Entry] = []
         marks: list[NodeMark] = []
-        base = self._base.folder(node.base) if node.base is not None else EMPTY_FOLDER
+        base = self._base_of(node)
         files = folders = others = size_bytes = subfolders = 0
         xattr_names: set[bytes] = set()
         for entry, mark in self._children(node, base):
@@ -191,6 +193,11 @@ class _VersionStorer:
         totals = Totals(files, folders, others, min(size_bytes, SIZE_MAX))  # sparse files may have any size
         folder = FolderMark(table, subfolders, totals, listed_xattr_names(xattr_names))
         self._entries[node.number] = _entry(node, Content(0, tree_id), 0, 0), folder
+
+    def _base_of(self, node: CutNode) -> BaseFolder:
+        if node.base is None:
+            return EMPTY_FOLDER
+        return self._cut.folders.get(node.base) or self._base.folder(node.base)
 
     def _children(self, node: CutNode, base: BaseFolder) -> list[tuple[Entry, NodeMark]]:
         """What a folder holds now, sorted by name."""

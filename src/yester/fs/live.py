@@ -425,7 +425,9 @@ class LiveTree:
         linked = (loaded[number] for number in self._inodes.rows if len(loaded[number].links) > 1)
         found = ((node.number, outside_links(node)) for node in linked)
         first_links: dict[int, tuple[int, bytes]] = {number: min(links) for number, links in found if links}
-        return Cut(nodes, self._next_node, self._log.begin_version(), first_links)
+        bases = {node.base for node in nodes.values() if node.base is not None}
+        folders = {base: folder for base in bases if (folder := self._inodes.known_base(base)) is not None}
+        return Cut(nodes, self._next_node, self._log.begin_version(), folders, first_links)
 
     def abandon_version(self) -> None:
         """A version that was begun could not be stored: all of it is still to be published."""

@@ -108,8 +108,11 @@ def _ask(mount_point: Path, order: Order) -> Report:
         if error.errno == errno.EBUSY:
             message = f"the live folder at {mount_point} is busy with another order; nothing was changed"
             raise BusyError(message, hint="try again when that is done") from error
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            message = f"the process that served {mount_point} has died; what was committed is in the store"
+            raise MountError(message, hint="mount it again with `yester live`; its log may say why") from error
         message = f"the live folder at {mount_point} cannot be asked: {error.strerror}"
-        raise MountError(message, hint="its user can; see also its log") from error
+        raise MountError(message, hint="only who mounted it can ask; its log may say more") from error
     return report
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from yester.core.content import Content
 from yester.core.extents import ExtentMap
 from yester.core.node_row import damaged, decode_row
-from yester.engine.live_base import EMPTY_FOLDER, BaseFolder, BaseReader
+from yester.engine.live_base import EMPTY_FOLDER, BaseFolder, BaseReader, FolderBase
 from yester.fs.live_log import ChangeLog
 from yester.fs.live_nodes import ROOT, LiveNode, NodeNumber, fail, node_of_entry, node_of_row
 from yester.store.live import REMOVED, LiveRows
@@ -87,6 +87,10 @@ class Inodes:
     def base_of(self, folder: LiveNode) -> BaseFolder:
         """What a folder held in the last version."""
         return self._base.folder(folder.folder) if folder.folder is not None else EMPTY_FOLDER
+
+    def known_base(self, base: FolderBase) -> BaseFolder | None:
+        """A folder of the base, if it is kept decoded."""
+        return self._base.known(base)
 
     def read_base(self, content: Content, offset: int, count: int) -> bytes:
         """Bytes of a file's base."""

@@ -221,8 +221,8 @@ class LiveSession:
     async def _rewind(self, order: Order) -> int:
         """Rewind, with a turn for others now and then; how many operations it took."""
         found = self.store.find_snapshots_by_id(order.snapshot)
-        if not found:
-            message = f"the snapshot {order.snapshot} is not there any more; nothing was changed"
+        if not found or found[0].snapshot.source != source_of(self.name):
+            message = f"the live folder {self.name!r} has no version {order.snapshot}; nothing was changed"
             raise NotFoundError(message)
         steps = Rewind(self.tree, TreeReader(self.store.reader())).run(found[0].snapshot.root, order.path)
         changes, is_done = 0, False
