@@ -29,6 +29,9 @@ INTERVAL_S = 1.0
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 """Written bytes in memory, those being committed included. Whoever writes more waits: memory must not grow with what is written."""
 
+COMMIT_BYTES = 8 * 1024 * 1024
+"""Written bytes that are worth a commit: the disk is at work while more are written."""
+
 RESERVED_BYTES = 16 * 1024 * 1024
 """Of the disk, so that what was accepted can be committed: the pages of the tables besides the bytes themselves."""
 
@@ -97,8 +100,15 @@ class Journal:
         """
         if self.writable_bytes() < count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._tree.untaken_bytes >= COMMIT_BYTES:
+            self._wanted.set()
         while self._tree.pending_bytes and self._tree.pending_bytes + count > PENDING_BYTES_MAX:
             await self._wait_for_attempt()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it has something to do that should not be kept waiting."""
+        return self.waiting > 0 or self._wanted.is_set()
 
     def writable_bytes(self) -> int:
         """How many bytes may still be written before the disk is full."""

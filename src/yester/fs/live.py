@@ -367,6 +367,11 @@ class LiveTree:
         return self._log.pending_bytes
 
     @property
+    def untaken_bytes(self) -> int:
+        """Those of them that `take_change` would take."""
+        return self._log.untaken_bytes
+
+    @property
     def dirty_bytes(self) -> int:
         """Written bytes that no version holds yet, those in the trash included."""
         return self._log.used_bytes

@@ -157,9 +157,14 @@ class ChangeLog:
         return sum(buffer.length for buffer in self._buffers.values())
 
     @property
+    def untaken_bytes(self) -> int:
+        """Written bytes that were not taken yet."""
+        return sum(buffer.length for batch, buffer in self._buffers.items() if batch not in self._taken)
+
+    @property
     def used_bytes(self) -> int:
         """Written bytes that files consist of, and those that were not taken yet."""
-        return sum(self._batch_uses.values()) + sum(buffer.length for batch, buffer in self._buffers.items() if batch not in self._taken)
+        return sum(self._batch_uses.values()) + self.untaken_bytes
 
     @property
     def has_changes(self) -> bool:

@@ -242,11 +242,11 @@ class LiveSession:
         return changes
 
     async def _wait_for_next_second(self) -> None:
-        """Each version has a second of its own."""
+        """Each version has a second of its own: a second one in a second takes the next, and a third waits for that."""
         latest = self.store.latest_snapshot(source_of(self.name))
         if latest is not None and self._pace.is_a_second_apart:
-            wait_ns = _SECOND_NS - latest.snapshot.time_ns % _SECOND_NS - (time.time_ns() - latest.snapshot.time_ns)
-            await trio.sleep(min(1.0, max(0, wait_ns) / _SECOND_NS))
+            next_ns = latest.snapshot.time_ns // _SECOND_NS * _SECOND_NS
+            await trio.sleep(min(1.0, max(0, next_ns - time.time_ns()) / _SECOND_NS))
 
     def _store(self, cut: Cut, message: str, cut_ns: int) -> tuple[StoredVersion, Snapshot | None]:
         """Store a version, and make the snapshot to be published; none if it is as the last one. Runs on a worker thread."""

@@ -135,7 +135,7 @@ def serve_live(store: Store, live: LiveOptions, mount_point: Path, options: Moun
     """
     with open_folder(store, live.name, start=live.start, make=True) as rows:
         session = LiveSession(store, live.name, rows, live.pace)
-        quick_wait.install(lambda: session.journal.waiting > 0)
+        quick_wait.install(lambda: session.journal.is_awaited)
         with _mounted(LiveOperations(session), mount_point, options, _fsname(store.path, live.name), set()):
             trio.run(_serve, on_ready, session)
 
