@@ -72,7 +72,7 @@ def do(step: Step, root: bytes) -> int:
         "rename": lambda: _rename(path, other, 0),
         "rename without replacing": lambda: _rename(path, other, _NOREPLACE),
         "exchange": lambda: _rename(path, other, _EXCHANGE),
-        "chmod": lambda: os.chmod(path, 0o600 + step.number % 0o100),
+        "chmod": lambda: os.chmod(path, 0o700 | step.number % 0o100),
         "setxattr": lambda: os.setxattr(path, XATTR, b"%d" % step.number),
         "fsync": lambda: _with_file(path, os.O_RDONLY, os.fsync),
         "fsync folder": lambda: _with_file(root, os.O_RDONLY | os.O_DIRECTORY, os.fsync),
