@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.fs.live_folder import SMALL_CHUNKS
-from yester.engine.backup import check_text
+from yester.core.records import check_text
 from yester.errors import BusyError, ConflictError, NotFoundError, StoreFullError, UsageError
 from yester.fs import live_session, mounting
 from yester.fs.live_control import carry_out, find_live_folders

@@ -39,10 +39,10 @@ def command(name: str, path: str, when: str, dry_run: bool, store_path: Path, as
     """
     from yester.fs.live_control import carry_out, find_mount_point
     from yester.fs.live_orders import Order
-    from yester.fs.live_session import source_of
+    from yester.fs.view import LIVE_PREFIX
 
     with Store.open(store_path) as store:
-        source = source_of(name)
+        source = LIVE_PREFIX + name
         stored, _ = resolve(store, f"{source}@{when}", now_ns=time.time_ns())
         inner = inner_path(stored.snapshot, path)
         mount_point = find_mount_point(store_path, name)

@@ -25,15 +25,15 @@ def command(name: str, message: str, store_path: Path, as_json: bool) -> None:
 
     Exit status: 0 done (also where nothing had changed), 1 failed, 2 wrong usage.
     """
-    from yester.engine.backup import check_text
+    from yester.core.records import check_text
     from yester.fs.live_control import carry_out, find_mount_point
     from yester.fs.live_orders import Order
-    from yester.fs.live_session import source_of
+    from yester.fs.view import LIVE_PREFIX
 
     check_text(message)
     with Store.open(store_path) as store:
         report = carry_out(store, name, Order(message=message), mount_point=find_mount_point(store_path, name))
-        latest = store.latest_snapshot(source_of(name))
+        latest = store.latest_snapshot(LIVE_PREFIX + name)
     if as_json:
         print_json({"published": report.published or None, "latest": snapshot_json(latest) if latest is not None else None})
     elif report.published:

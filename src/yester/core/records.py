@@ -15,7 +15,7 @@ import msgspec
 
 from yester.core.content import EMPTY, INLINE_SPANS_MAX, LEVEL_MAX, SPAN_BYTES, Content
 from yester.core.ids import ID_BYTES, ChunkId, SnapshotId, TreeId, snapshot_id
-from yester.errors import CorruptionError, FormatError
+from yester.errors import CorruptionError, FormatError, UsageError
 
 RECORD_VERSION = 1
 TREE_MAGIC = b"T"
@@ -26,6 +26,8 @@ SIZE_MAX = 2**63 - 1
 TIME_NS_MAX = 2**63 - 1
 """Into the year 2262; the first is as far before 1970. File systems may know times beyond."""
 MODE_MAX = 0o177777
+_TEXT_MAX = 4000
+"""Characters of a tag or remark: it is shown in tables."""
 XATTR_NAMES_MAX = 64
 """A snapshot lists at most so many distinct xattr names; one more and it lists only `ANY_XATTR`."""
 ANY_XATTR = b"*"
@@ -284,6 +286,16 @@ def _find_version(record: bytes | memoryview) -> int:
 def listed_xattr_names(names: AbstractSet[bytes]) -> tuple[bytes, ...]:
     """These distinct xattr names as a snapshot lists them."""
     return tuple(sorted(names)) if len(names) <= XATTR_NAMES_MAX and ANY_XATTR not in names else (ANY_XATTR,)
+
+
+def check_text(text: str) -> None:
+    """Raises UsageError for what cannot be a tag or remark: these are shown in tables, and stored as UTF-8."""
+    if len(text) > _TEXT_MAX:
+        message = f"a tag or remark of {len(text)} characters is too long; nothing was stored"
+        raise UsageError(message, hint=f"write at most {_TEXT_MAX}")
+    if not text.isprintable():
+        message = f"{text!r} cannot be a tag or remark: it holds characters that cannot be printed; nothing was stored"
+        raise UsageError(message, hint="write it as UTF-8 text on one line")
 
 
 def is_valid_name(name: bytes) -> bool:

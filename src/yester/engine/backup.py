@@ -20,7 +20,7 @@ import msgspec
 
 from yester.core.ids import ChunkId, chunk_id
 from yester.core.ignore import RuleStack, split_rules
-from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, is_valid_name
+from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, check_text, is_valid_name
 from yester.engine.scan import BackupProgress, ChunkSink, Problem, ScanOptions, SourceScan
 from yester.errors import ConflictError, NotFoundError, UsageError
 from yester.store.chunks import Change, WriteCounts
@@ -29,9 +29,6 @@ from yester.store.store import Store, StoredSnapshot
 
 PROGRAM = f"yester {version('yester')}"
 """Who wrote a snapshot: said in its record, and decides nothing."""
-
-_TEXT_MAX = 4000
-"""Characters of a tag or remark: it is shown in tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +113,6 @@ def check_source_name(source: str) -> None:
     if "@" in source or ":" in source:
         message = f"{source!r} cannot name a source: '@' and ':' separate its parts from it in commands"
         raise UsageError(message, hint="choose another with --name")
-
-
-def check_text(text: str) -> None:
-    """Tags and remarks are shown in tables, and stored as UTF-8."""
-    if len(text) > _TEXT_MAX:
-        message = f"a tag or remark of {len(text)} characters is too long; nothing was stored"
-        raise UsageError(message, hint=f"write at most {_TEXT_MAX}")
-    if not text.isprintable():
-        message = f"{text!r} cannot be a tag or remark: it holds characters that cannot be printed; nothing was stored"
-        raise UsageError(message, hint="write it as UTF-8 text on one line")
 
 
 def _check_paths(folders: list[Path]) -> None:

@@ -5,7 +5,7 @@ A mounted one belongs to the process that serves it, so it is asked by way of th
 `ORDER_XATTR` of the mount's root is set to, and reading `REPORT_XATTR` tells how far it is. Each is a request that is answered at once,
 however long the work takes. Setting an attribute needs the right to write there, which is the right to do the same by hand.
 
-Threads: `carry_out` waits, and calls for it on a thread of its own.
+Threads: `carry_out` waits.
 """
 
 import errno
@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import trio
 
 from yester.engine.live_rows import waiting
 from yester.errors import BusyError, MountError, YesterError
 from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, LiveStatus, Order, Report
-from yester.fs.live_session import LiveSession, Pace, open_folder, source_of
 from yester.fs.mount_table import MountedAt, mounts
+from yester.fs.view import LIVE_PREFIX
 from yester.store.live import LiveFolders
 from yester.store.store import Store, StoredSnapshot
 
@@ -83,7 +82,9 @@ def _describe(store: Store, name: str) -> LiveFolder:
         status = LiveStatus(dirty_bytes, changed_nodes, 0, "")
     folders = LiveFolders(store.environment)
     holder = folders.holder(folders.load_head(name)) if mount is None else ""
-    return LiveFolder(name, mount.path if mount is not None else None, is_answering, status, holder, store.latest_snapshot(source_of(name)))
+    return LiveFolder(
+        name, mount.path if mount is not None else None, is_answering, status, holder, store.latest_snapshot(LIVE_PREFIX + name)
+    )
 
 
 def carry_out(store: Store, name: str, order: Order, *, mount_point: Path | None) -> Report:
@@ -93,7 +94,13 @@ def carry_out(store: Store, name: str, order: Order, *, mount_point: Path | None
         YesterError: it failed, as the error says. BusyError: the folder is in use where this process cannot see it, or has another
             order.
     """
-    report = _ask(mount_point, order) if mount_point is not None else trio.run(_carry_out_here, store, name, order)
+    if mount_point is not None:
+        report = _ask(mount_point, order)
+    else:
+        # Only now: trio and all that serves a folder take a quarter of a second to import, and asking needs none of it.
+        from yester.fs.live_session import carry_out_alone  # noqa: PLC0415
+
+        report = carry_out_alone(store, name, order)
     if report.error:
         raise YesterError(report.error, hint=report.hint)
     return report
@@ -113,14 +120,4 @@ def _ask(mount_point: Path, order: Order) -> Report:
             raise MountError(message, hint="mount it again with `yester live`; its log may say why") from error
         message = f"the live folder at {mount_point} cannot be asked: {error.strerror}"
         raise MountError(message, hint="only who mounted it can ask; its log may say more") from error
-    return report
-
-
-async def _carry_out_here(store: Store, name: str, order: Order) -> Report:
-    with open_folder(store, name) as rows:
-        session = LiveSession(store, name, rows, Pace())
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.run)
-            report = await session.carry_out(order)
-            nursery.cancel_scope.cancel()
     return report

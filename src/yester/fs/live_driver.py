@@ -22,8 +22,7 @@ import pyfuse3
 import trio
 
 from yester.core.acl import ACCESS, DEFAULT
-from yester.core.records import NAME_BYTES_MAX
-from yester.engine.backup import check_text
+from yester.core.records import NAME_BYTES_MAX, check_text
 from yester.errors import UsageError
 from yester.fs.driver import SnapshotOperations, guarded
 from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing

@@ -305,3 +305,22 @@ class LiveSession:
             done, first_s, seen = count, 0.0, 0.0
             # In the trash, or come meanwhile.
             kept_nodes, kept_bytes, kept_extents = self.tree.unpublished_nodes, self.tree.dirty_bytes, self.tree.extent_count
+
+
+def carry_out_alone(store: Store, name: str, order: Order) -> Report:
+    """Carry an order out for a folder that is not mounted.
+
+    Raises:
+        YesterError: as `open_folder`. What goes wrong later is in the report.
+    """
+    return trio.run(_carry_out_alone, store, name, order)
+
+
+async def _carry_out_alone(store: Store, name: str, order: Order) -> Report:
+    with open_folder(store, name) as rows:
+        session = LiveSession(store, name, rows, Pace())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            report = await session.carry_out(order)
+            nursery.cancel_scope.cancel()
+    return report

@@ -158,7 +158,7 @@ class LiveFolders:
                 message = f"batch {extent.batch} of live folder {head.number} lacks bytes that a file needs"
                 raise CorruptionError(message, hint="run `yester check`")
             data = bytes(batch[extent.position : extent.position + extent.length])
-        self._environment.release_pages(extent.length)
+        self._environment.release_pages(extent.length + _TOUCHED_BYTES)
         return data
 
     def lock(self, head: LiveHead, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
