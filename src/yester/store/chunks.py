@@ -37,8 +37,6 @@ UNCOMMITTED_SEGMENTS_MAX = 64
 """Closed segments that wait to be compressed, and for the commit thread. They bound memory when compression or the disk is
 slower than the source; the second is large, so that all cores go on while a commit waits for the disk."""
 
-_LOOKED_AT_BYTES = 2 * 1024 * 1024
-"""About what the kernel maps of the file for the chunks of a segment that are looked for in the index."""
 _LOCATION_BYTES = 8
 _SEGMENTS_MAX = 2**48 - 2**20
 """A location has 48 bits for a segment's number."""
@@ -303,7 +301,6 @@ class ChunkWriter:
             return True
         while self._committed:
             self._pending.difference_update(self._committed.popleft())
-            self._environment.release_pages(_LOOKED_AT_BYTES)
         return self._environment.get(Table.CHUNKS, chunk) is not None
 
     def doubt(self) -> None:
@@ -397,6 +394,7 @@ class ChunkWriter:
                     locations += [(chunk, Location(number, place).pack()) for place, chunk in enumerate(segment.chunks)]
             for chunk, location in sorted(locations):
                 transaction.put(Table.CHUNKS, chunk, location)
+                transaction.looked_at(2)  # now, and when it was looked for
             for segment, _ in batch:
                 for change in segment.changes:
                     change(transaction)

@@ -17,7 +17,7 @@ import msgspec
 from yester.core.extents import Extent
 from yester.core.records import Snapshot
 from yester.errors import BusyError, ConflictError, CorruptionError, FormatError, NotFoundError
-from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.lmdb import TOUCHED_BYTES, Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.locks import file_lock
 from yester.store.store import StoredSnapshot, put_snapshot
 
@@ -30,8 +30,6 @@ _NODE_KEY_BYTES = _FOLDER_BYTES + _NUMBER_BYTES
 _FOLDERS_MAX = 2**32 - 1
 _NAME_BYTES_MAX = 511
 """LMDB has no longer keys."""
-_TOUCHED_BYTES = 64 * 1024
-"""Around each row that is looked for the kernel maps so much of the file."""
 
 
 class LiveHead(msgspec.Struct, frozen=True, array_like=True):
@@ -141,10 +139,7 @@ class LiveFolders:
             transaction.put(Table.LIVE_FOLDERS, key, msgspec.msgpack.encode(change.head))
             return put_snapshot(transaction, change.snapshot) if change.snapshot is not None else None
 
-        published = self._environment.write(apply)
-        rows = len(change.nodes) + len(change.names) + len(change.extents) + len(change.batches) + len(change.dropped_batches)
-        self._environment.release_pages(rows * _TOUCHED_BYTES)
-        return published
+        return self._environment.write(apply)
 
     def read(self, head: LiveHead, extent: Extent) -> bytes:
         """The bytes of an extent that is committed. About 5 µs and a copy.
@@ -158,7 +153,7 @@ class LiveFolders:
                 message = f"batch {extent.batch} of live folder {head.number} lacks bytes that a file needs"
                 raise CorruptionError(message, hint="run `yester check`")
             data = bytes(batch[extent.position : extent.position + extent.length])
-        self._environment.release_pages(extent.length + _TOUCHED_BYTES)
+        self._environment.release_pages(extent.length + TOUCHED_BYTES)
         return data
 
     def lock(self, head: LiveHead, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
@@ -274,6 +269,7 @@ def _put(transaction: WriteTransaction, table: Table, key: bytes, value: bytes |
         transaction.delete(table, key)
     else:
         transaction.put(table, key, value)
+    transaction.looked_at(1)
 
 
 def _decode_head(name: bytes, value: memoryview) -> LiveHead:

@@ -39,6 +39,8 @@ _OWN_PAGES = 4
 """Pages that LMDB needs at least for itself: two that begin the file, the list of tables, the list of free pages."""
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+TOUCHED_BYTES = 64 * 1024
+"""Around each page that is looked at the kernel maps so much of the file."""
 _RELEASE_BYTES = 8 * 1024 * 1024
 """Read so much through the map, then let go of its pages; see `Environment.release_pages`."""
 
@@ -131,6 +133,10 @@ class WriteTransaction(ReadTransaction):
     def put(self, table: Table, key: bytes, value: bytes, *, append: bool = False) -> None:
         """Set a value; `append` says that the key is after all others, which is faster."""
         self._transaction.put(key, value, db=self._handles[table], append=append)
+
+    def looked_at(self, rows: int) -> None:
+        """Note that so many rows were looked for or changed: a transaction of very many would map most of the file (`release_pages`)."""
+        self._environment.release_pages(rows * TOUCHED_BYTES)
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove a key; False if it was not there."""
