@@ -39,7 +39,7 @@ _TURN_S = 0.02
 _SECOND_NS = 10**9
 _RETRY_S = 30.0
 """After a version could not be made."""
-_NODES_MAX = 40_000
+_NODES_MAX = 20_000
 """Changed nodes: each takes about a kilobyte of memory until it is in a version."""
 _EXTENTS_MAX = 250_000
 """Each takes 200 bytes of memory, and moves others when it comes between them."""
