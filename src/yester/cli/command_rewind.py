@@ -9,12 +9,13 @@ import click
 from yester.cli.command_diff import difference_json, difference_line
 from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_text
+from yester.core.records import Entry
 from yester.core.treediff import ChangeKind
 from yester.engine.compare import Difference, compare
 from yester.engine.select import inner_path, resolve
 from yester.engine.trees import TreeReader
 from yester.errors import NotFoundError
-from yester.store.store import Store, StoredSnapshot
+from yester.store.store import Store
 
 
 @click.command("rewind")
@@ -39,18 +40,20 @@ def command(name: str, path: str, when: str, dry_run: bool, store_path: Path, as
     """
     from yester.fs.live_control import carry_out, find_mount_point
     from yester.fs.live_orders import Order
-    from yester.fs.view import LIVE_PREFIX
+    from yester.fs.view import source_of
 
     with Store.open(store_path) as store:
-        source = LIVE_PREFIX + name
+        source = source_of(name)
         stored, _ = resolve(store, f"{source}@{when}", now_ns=time.time_ns())
         inner = inner_path(stored.snapshot, path)
         mount_point = find_mount_point(store_path, name)
         carry_out(store, name, Order(message="before rewinding"), mount_point=mount_point)
         now = store.latest_snapshot(source)
         assert now is not None
-        differences = _compare(store, now, stored, inner)
-        if not differences and not _has(store, stored, inner) and not _has(store, now, inner):
+        trees = TreeReader(store.reader())
+        before, then = (trees.find(version.snapshot.root, inner) for version in (now, stored))
+        differences = _compare(trees, before, then, inner)
+        if before is None and then is None:
             message = f"{path!r} is neither in the live folder {name!r} nor in its version of {stored.snapshot.name}; nothing was changed"
             raise NotFoundError(message)
         if differences and not dry_run:
@@ -76,15 +79,9 @@ def command(name: str, path: str, when: str, dry_run: bool, store_path: Path, as
         )
 
 
-def _compare(store: Store, now: StoredSnapshot, then: StoredSnapshot, path: bytes) -> list[Difference]:
+def _compare(trees: TreeReader, old: Entry | None, new: Entry | None, path: bytes) -> list[Difference]:
     """What is to change, as differences from how it is to how it was, with paths below the live folder."""
-    trees = TreeReader(store.reader())
-    old, new = trees.find(now.snapshot.root, path), trees.find(then.snapshot.root, path)
     if old is None or new is None:
         return [Difference(path, ChangeKind.REMOVED if new is None else ChangeKind.ADDED, old, new)] if old is not new else []
     found = compare(trees, old, new)
     return [Difference(b"/".join(filter(None, (path, item.path))), item.kind, item.old, item.new) for item in found]
-
-
-def _has(store: Store, stored: StoredSnapshot, path: bytes) -> bool:
-    return TreeReader(store.reader()).find(stored.snapshot.root, path) is not None

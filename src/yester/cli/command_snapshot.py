@@ -28,12 +28,12 @@ def command(name: str, message: str, store_path: Path, as_json: bool) -> None:
     from yester.core.records import check_text
     from yester.fs.live_control import carry_out, find_mount_point
     from yester.fs.live_orders import Order
-    from yester.fs.view import LIVE_PREFIX
+    from yester.fs.view import source_of
 
     check_text(message)
     with Store.open(store_path) as store:
         report = carry_out(store, name, Order(message=message), mount_point=find_mount_point(store_path, name))
-        latest = store.latest_snapshot(LIVE_PREFIX + name)
+        latest = store.latest_snapshot(source_of(name))
     if as_json:
         print_json({"published": report.published or None, "latest": snapshot_json(latest) if latest is not None else None})
     elif report.published:

@@ -14,7 +14,7 @@ from typing import NamedTuple, overload
 import msgspec
 
 from yester.core.ids import ID_BYTES
-from yester.core.records import RECORD_VERSION, Totals, Tree
+from yester.core.records import RECORD_VERSION, SIZE_MAX, Entry, Totals, Tree, listed_xattr_names
 from yester.errors import CorruptionError, FormatError
 
 TABLE_MAGIC = b"N"
@@ -31,6 +31,37 @@ class FolderMark(msgspec.Struct, frozen=True, array_like=True):
     totals: Totals
     xattr_names: tuple[bytes, ...] = ()
     """As in `Snapshot`."""
+
+
+class FolderSums:
+    """Adds up what a folder's mark says, entry by entry."""
+
+    def __init__(self) -> None:
+        self._subfolders = self._files = self._directories = self._others = self._size_bytes = 0
+        self._xattr_names: set[bytes] = set()
+
+    def add(self, entry: Entry, folder: FolderMark | None, *, counts_bytes: bool) -> None:
+        """Add an entry, with its mark if it is a folder. `counts_bytes` is false where a file is counted under another of its names."""
+        self._xattr_names.update(name for name, _ in entry.rare.xattrs)
+        if folder is not None:
+            below = folder.totals
+            self._subfolders += 1
+            self._directories += below.directories + 1
+            self._files += below.files
+            self._others += below.others
+            self._size_bytes += below.size_bytes
+            self._xattr_names.update(folder.xattr_names)
+        elif stat.S_ISREG(entry.mode):
+            self._files += 1
+            self._size_bytes += entry.size if counts_bytes else 0
+        else:
+            self._others += 1
+
+    def mark(self, table: bytes) -> FolderMark:
+        """The mark of a folder of all that was added, with this table."""
+        # Sparse files may have any size: a sum of them need not be one that can be stored.
+        totals = Totals(self._files, self._directories, self._others, min(self._size_bytes, SIZE_MAX))
+        return FolderMark(table, self._subfolders, totals, listed_xattr_names(self._xattr_names))
 
 
 class NodeMark(NamedTuple):

@@ -42,7 +42,7 @@ from yester.engine.trees import read_tree_record
 from yester.engine.walk import Run, walk_snapshots
 from yester.errors import CorruptionError, FormatError
 from yester.store.chunks import Location, segment_key, unpack_location
-from yester.store.lmdb import Environment, ReadTransaction, Table, verify_data_file
+from yester.store.lmdb import TOUCHED_BYTES, Environment, ReadTransaction, Table, verify_data_file
 from yester.store.segments import Codec, parse_header
 from yester.store.store import Store, StoredSnapshot, snapshot_key
 
@@ -55,8 +55,6 @@ _SEGMENTS_KEPT = 24
 _KEY_BYTES_MAX = 511
 """LMDB refuses longer keys."""
 _BATCH_SEGMENTS = 32
-_TOUCHED_BYTES = 64 * 1024
-"""Around the page that holds a header the kernel maps so much more of the file."""
 
 # Bits at a chunk's place.
 _INDEXED = 1
@@ -417,7 +415,7 @@ class _Check:
                 self._places.add_segment(number, parse_header(stored).bounds)
             except (CorruptionError, FormatError) as error:
                 self._note(number, FindingKind.SEGMENT, f"segment {number} cannot be read: {error.message}")
-            self._environment.release_pages(_TOUCHED_BYTES)
+            self._environment.release_pages(TOUCHED_BYTES)
             self._progress.done += 1
         self._progress.begin("chunk index", self._view.count(Table.CHUNKS))
         suspected: dict[int, list[tuple[int, ChunkId]]] = {}

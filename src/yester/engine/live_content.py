@@ -12,12 +12,13 @@ much was written there as is stored again, so all in all a file costs at most ab
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from yester.core.chunking import Chunker, ChunkParams
 from yester.core.content import EMPTY, HOLE, Content, ContentBuilder, Span, iter_spans
-from yester.core.extents import Extent, ExtentMap
+from yester.core.extents import Extent, ExtentMap, Piece
 from yester.core.ids import ChunkId
 
 HOLE_BYTES_MIN = 64 * 1024
@@ -45,6 +46,17 @@ class StoredFile(NamedTuple):
 
     content: Content
     hole_bytes: int
+
+
+def read_pieces(pieces: Iterable[Piece], read_base: Callable[[int, int], bytes], read_extent: Callable[[Extent], bytes]) -> bytes:
+    """The bytes of a run of a file's pieces; `read_base` takes an offset and a length."""
+    found = []
+    for piece in pieces:
+        if piece.extent is not None:
+            found.append(read_extent(piece.extent))
+        else:
+            found.append(read_base(piece.offset, piece.length) if piece.is_base else bytes(piece.length))
+    return b"".join(found) if len(found) != 1 else found[0]
 
 
 class FileStorer:
@@ -93,7 +105,8 @@ class FileStorer:
 
         def read(count: int) -> bytes:
             nonlocal position
-            data = self._read(base, pieces, position, min(end, position + count))
+            found = pieces.pieces(position, min(end, position + count))
+            data = read_pieces(found, partial(self._read_base, base), self._read_extent)
             position += len(data)
             return data
 
@@ -103,15 +116,6 @@ class FileStorer:
             start += len(chunk)
             if layout.is_kept(start):
                 return
-
-    def _read(self, base: Content, pieces: ExtentMap, start: int, end: int) -> bytes:
-        found = []
-        for piece in pieces.pieces(start, end):
-            if piece.extent is not None:
-                found.append(self._read_extent(piece.extent))
-            else:
-                found.append(self._read_base(base, piece.offset, piece.length) if piece.is_base else bytes(piece.length))
-        return b"".join(found)
 
 
 class _Layout:

@@ -22,8 +22,8 @@ from yester.core.chunking import Chunker
 from yester.core.content import Content
 from yester.core.extents import Extent
 from yester.core.node_row import ROOT_NUMBER
-from yester.core.node_table import FolderMark, NodeMark, encode_table
-from yester.core.records import RECORD_VERSION, SIZE_MAX, Added, Entry, Extra, LiveRoot, Snapshot, Totals, listed_xattr_names
+from yester.core.node_table import FolderMark, FolderSums, NodeMark, encode_table
+from yester.core.records import RECORD_VERSION, Added, Entry, Extra, LiveRoot, Snapshot, Totals, listed_xattr_names
 from yester.engine.backup import PROGRAM
 from yester.engine.live_base import EMPTY_FOLDER, BaseFolder, BaseReader, FolderBase
 from yester.engine.live_content import FileCut, FileStorer, StoredFile
@@ -167,32 +167,16 @@ class _VersionStorer:
     def _store_folder(self, node: CutNode) -> None:
         entries: list[Entry] = []
         marks: list[NodeMark] = []
-        base = self._base_of(node)
-        files = folders = others = size_bytes = subfolders = 0
-        xattr_names: set[bytes] = set()
-        for entry, mark in self._children(node, base):
+        sums = FolderSums()
+        for entry, mark in self._children(node, self._base_of(node)):
             entries.append(entry)
             marks.append(mark)
-            if entry.extra is not None:
-                xattr_names.update(name for name, _ in entry.extra.xattrs)
-            if mark.folder is not None:
-                below = mark.folder.totals
-                subfolders += 1
-                files, folders = files + below.files, folders + below.directories + 1
-                others, size_bytes = others + below.others, size_bytes + below.size_bytes
-                xattr_names.update(mark.folder.xattr_names)
-            elif stat.S_ISREG(entry.mode):
-                files += 1
-                size_bytes += entry.size if self._counts(node.number, entry, mark.number) else 0
-            else:
-                others += 1
+            sums.add(entry, mark.folder, counts_bytes=self._counts(node.number, entry, mark.number))
         tree = self._owners.tree_of(entries)
         tree_id = store_tree(tree, self._params, lambda record: self._writer.add(Kind.TREE, record))
         table = store_record(encode_table(marks), self._params, lambda record: self._writer.add(Kind.TREE, record))
         self._folders[node.number] = FolderBase(tree_id, table)
-        totals = Totals(files, folders, others, min(size_bytes, SIZE_MAX))  # sparse files may have any size
-        folder = FolderMark(table, subfolders, totals, listed_xattr_names(xattr_names))
-        self._entries[node.number] = _entry(node, Content(0, tree_id), 0, 0), folder
+        self._entries[node.number] = _entry(node, Content(0, tree_id), 0, 0), sums.mark(table)
 
     def _base_of(self, node: CutNode) -> BaseFolder:
         if node.base is None:

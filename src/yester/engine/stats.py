@@ -5,12 +5,9 @@ from dataclasses import dataclass
 
 from yester.errors import CorruptionError, FormatError
 from yester.store.datafile import DATA_FILE
-from yester.store.lmdb import Table
+from yester.store.lmdb import TOUCHED_BYTES, Table
 from yester.store.segments import Kind, parse_header
 from yester.store.store import Store, StoredSnapshot
-
-_TOUCHED_BYTES = 64 * 1024
-"""Around the page that holds a header the kernel maps so much more of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def stats(store: Store) -> Stats:
             except (CorruptionError, FormatError):
                 unreadable += 1
                 continue
-            store.environment.release_pages(_TOUCHED_BYTES)
+            store.environment.release_pages(TOUCHED_BYTES)
             counts = kinds[header.kind]
             for index, value in enumerate((1, header.chunk_count, header.raw_bytes, len(stored_segment))):
                 counts[index] += value

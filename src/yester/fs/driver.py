@@ -51,10 +51,10 @@ ERRNO: dict[type[YesterError], int] = {
 }
 """What a program sees of each of our errors; a test compares this with the error tree."""
 
-_REQUEST_BYTES = 128 * 1024
+REQUEST_BYTES = 128 * 1024
 """The kernel asks for so many bytes at once."""
 
-_DOTS = 2
+DOTS = 2
 """`.` and `..` come first in each listing, at cookies 1 and 2."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
@@ -172,10 +172,10 @@ class SnapshotOperations(pyfuse3.Operations):
             if start < cookie and not pyfuse3.readdir_reply(token, dots, self.reply(node), cookie):
                 return
         valid_s = view.entry_valid_s(folder)
-        for index in range(max(0, start - _DOTS), len(listing)):
+        for index in range(max(0, start - DOTS), len(listing)):
             name, entry = listing[index]
             node = view.child(folder, name, entry)
-            if not pyfuse3.readdir_reply(token, name, self.reply(node, valid_s), index + _DOTS + 1):
+            if not pyfuse3.readdir_reply(token, name, self.reply(node, valid_s), index + DOTS + 1):
                 view.drop_unknown(node)
                 return
             node.lookups += 1
@@ -193,7 +193,7 @@ class SnapshotOperations(pyfuse3.Operations):
         node = self.node(inode)
         if isinstance(node, ArchivedNode) and not node.was_opened:
             node.was_opened = True
-            if 0 < node.entry.size <= _REQUEST_BYTES:
+            if 0 < node.entry.size <= REQUEST_BYTES:
                 self._store_pages(node)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
@@ -279,7 +279,7 @@ class SnapshotOperations(pyfuse3.Operations):
         reply.st_gid = attributes.gid
         reply.st_rdev = attributes.rdev
         reply.st_size = attributes.size
-        reply.st_blksize = _REQUEST_BYTES
+        reply.st_blksize = REQUEST_BYTES
         reply.st_blocks = attributes.blocks
         reply.st_atime_ns = attributes.atime_ns
         reply.st_mtime_ns = attributes.mtime_ns

@@ -26,6 +26,7 @@ Threads: everything here belongs to one thread.
 import errno
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from yester.core.acl import ACCESS, DEFAULT, encode_acl, inherited, is_plain, mode_of, parse_acl, with_mode
 from yester.core.content import Content
@@ -33,6 +34,7 @@ from yester.core.extents import Extent, ExtentMap
 from yester.core.node_row import is_trash
 from yester.core.records import SIZE_MAX, SYMLINK_BYTES_MAX, TIME_NS_MAX, Snapshot
 from yester.engine.live_base import BaseReader
+from yester.engine.live_content import read_pieces
 from yester.engine.live_version import Cut, StoredVersion
 from yester.fs.live_inodes import Inodes
 from yester.fs.live_log import ChangeLog
@@ -94,8 +96,7 @@ class LiveTree:
 
     def lookup(self, parent: int, name: bytes) -> LiveNode:
         """The node of a name in a folder. Raises ENOENT, ENOTDIR, ENAMETOOLONG."""
-        check_name(name)
-        return self._inodes.child(self.node(parent), name) or fail(errno.ENOENT)
+        return self.find(parent, name) or fail(errno.ENOENT)
 
     def find(self, parent: int, name: bytes) -> LiveNode | None:
         """As `lookup`; None if there is none."""
@@ -137,15 +138,8 @@ class LiveTree:
         if node.extents is None:
             end = min(node.base_size, offset + count)
             return self._inodes.read_base(node.base, offset, end - offset) if end > offset else b""
-        pieces = []
-        for piece in node.extents.pieces(offset, offset + count):
-            if piece.extent is not None:
-                pieces.append(self._log.read(piece.extent))
-            elif piece.is_base:
-                pieces.append(self._inodes.read_base(node.base, piece.offset, piece.length))
-            else:
-                pieces.append(bytes(piece.length))
-        return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+        pieces = node.extents.pieces(offset, offset + count)
+        return read_pieces(pieces, partial(self._inodes.read_base, node.base), self._log.read)
 
     def keep(self, number: int) -> LiveNode:
         """Keep a node, whatever becomes of its names, until it is let go as often as it was kept: it is known to somebody, or open."""

@@ -3,7 +3,8 @@
 
 A mounted one belongs to the process that serves it, so it is asked by way of the mount: an *order* is the value that the attribute
 `ORDER_XATTR` of the mount's root is set to, and reading `REPORT_XATTR` tells how far it is. Each is a request that is answered at once,
-however long the work takes. Setting an attribute needs the right to write there, which is the right to do the same by hand.
+however long the work takes. Only who mounted the folder, and root, may order: who may write in its root need not be allowed all that an
+order does.
 
 Threads: `carry_out` waits.
 """
@@ -20,7 +21,7 @@ from yester.engine.live_rows import waiting
 from yester.errors import BusyError, MountError, YesterError
 from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, LiveStatus, Order, Report
 from yester.fs.mount_table import MountedAt, mounts
-from yester.fs.view import LIVE_PREFIX
+from yester.fs.view import source_of
 from yester.store.live import LiveFolders
 from yester.store.store import Store, StoredSnapshot
 
@@ -58,13 +59,11 @@ def find_live_folders(store: Store) -> list[LiveFolder]:
 
 def find_snapshot_mounts(store: Path) -> list[Path]:
     """Where the snapshots of a store are mounted."""
-    ours = (mount for mount in mounts() if mount.is_ours and not mount.live_name)
-    return [mount.path for mount in ours if os.path.realpath(mount.store) == os.path.realpath(store)]
+    return [mount.path for mount in mounts() if not mount.live_name and mount.shows(store)]
 
 
 def _find_mount(store: Path, name: str) -> MountedAt | None:
-    ours = (mount for mount in mounts() if mount.is_ours and mount.live_name == name)
-    return next((mount for mount in ours if os.path.realpath(mount.store) == os.path.realpath(store)), None)
+    return next((mount for mount in mounts() if mount.live_name == name and mount.shows(store)), None)
 
 
 def _describe(store: Store, name: str) -> LiveFolder:
@@ -76,15 +75,12 @@ def _describe(store: Store, name: str) -> LiveFolder:
             status = msgspec.json.decode(os.getxattr(mount.path, STATUS_XATTR), type=LiveStatus) if is_answering else None
         except (BusyError, OSError, msgspec.DecodeError):
             is_answering = False
-    if status is None:
-        rows = LiveFolders(store.environment).load(name)
-        changed_nodes, dirty_bytes = waiting(rows)
-        status = LiveStatus(dirty_bytes, changed_nodes, 0, "")
     folders = LiveFolders(store.environment)
+    if status is None:
+        changed_nodes, dirty_bytes = waiting(folders.load(name))
+        status = LiveStatus(dirty_bytes, changed_nodes, 0, "")
     holder = folders.holder(folders.load_head(name)) if mount is None else ""
-    return LiveFolder(
-        name, mount.path if mount is not None else None, is_answering, status, holder, store.latest_snapshot(LIVE_PREFIX + name)
-    )
+    return LiveFolder(name, mount.path if mount is not None else None, is_answering, status, holder, store.latest_snapshot(source_of(name)))
 
 
 def carry_out(store: Store, name: str, order: Order, *, mount_point: Path | None) -> Report:

@@ -24,20 +24,17 @@ import trio
 from yester.core.acl import ACCESS, DEFAULT
 from yester.core.records import NAME_BYTES_MAX, check_text
 from yester.errors import UsageError
-from yester.fs.driver import SnapshotOperations, guarded
+from yester.fs.driver import DOTS, REQUEST_BYTES, SnapshotOperations, guarded
 from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing
 from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, Order
-from yester.fs.live_session import LiveSession, source_of
+from yester.fs.live_session import LiveSession
 from yester.fs.old_versions import ROOT_INODE, SNAPSHOTS_NAME, open_versions, versions_of
 from yester.fs.rewind import Touched
-from yester.fs.view import FOREVER_S
+from yester.fs.view import BLOCK_BYTES, FOREVER_S, source_of
 
-BLOCK_BYTES = 512
-_IO_BYTES = 128 * 1024
 _XATTR_VALUE_BYTES_MAX = 65536
 _ROW_BYTES = 4096
 """What a new node takes of the disk at most, a page: so that a full one is told to whoever makes something."""
-_DOTS = 2
 _REPLACING = {
     0: Replacing.ALLOWED,
     pyfuse3.RENAME_NOREPLACE: Replacing.FORBIDDEN,
@@ -328,11 +325,11 @@ class LiveOperations(pyfuse3.Operations):
             node = folder if cookie == 1 else tree.parent(number)
             if start_id < cookie and not pyfuse3.readdir_reply(token, dots, _reply(node), cookie):
                 return
-        for index in range(max(0, start_id - _DOTS), len(names)):
+        for index in range(max(0, start_id - DOTS), len(names)):
             child = tree.find(number, names[index])
             if child is None:
                 continue
-            if not pyfuse3.readdir_reply(token, names[index], _reply(child), index + _DOTS + 1):
+            if not pyfuse3.readdir_reply(token, names[index], _reply(child), index + DOTS + 1):
                 return
             tree.keep(child.number)
 
@@ -437,7 +434,7 @@ def _reply(node: LiveNode) -> pyfuse3.EntryAttributes:
     reply.st_gid = node.gid
     reply.st_rdev = node.rdev
     reply.st_size = node.size
-    reply.st_blksize = _IO_BYTES
+    reply.st_blksize = REQUEST_BYTES
     reply.st_blocks = -(-node.stored_bytes // BLOCK_BYTES) if stat.S_ISREG(node.mode) else 0
     reply.st_atime_ns = node.atime_ns
     reply.st_mtime_ns = node.mtime_ns

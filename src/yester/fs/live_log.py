@@ -69,9 +69,8 @@ class ChangeLog:
         """Bytes of batches that are not committed yet."""
         self._taken: set[int] = set()
         """Which of them were taken."""
-        self._is_version_begun = False
-        self._pinned_batch = 0
-        """Batches up to this one are being read, whatever files consist of."""
+        self._pinned_batch: int | None = None
+        """While a version is being made: batches up to this one are being read, whatever files consist of."""
         self._batch_uses: dict[int, int] = dict.fromkeys(rows.batch_bytes, 0)
         """How many bytes of each committed batch files consist of. A batch goes with the last of them."""
         self.extent_count = sum(map(len, rows.extents.values()))
@@ -136,18 +135,16 @@ class ChangeLog:
         """Keep all batches so far, and write into a new one. Returns the number of the last."""
         self._batch += self._batch in self._buffers
         self._pinned_batch = self._batch - 1
-        self._is_version_begun = True
         return self._pinned_batch
 
     @property
     def is_version_begun(self) -> bool:
         """Whether a version is being made."""
-        return self._is_version_begun
+        return self._pinned_batch is not None
 
     def end_version(self) -> None:
         """Batches are not read any more."""
-        self._pinned_batch = 0
-        self._is_version_begun = False
+        self._pinned_batch = None
 
     # --- committing ---
 
@@ -182,7 +179,7 @@ class ChangeLog:
         for batch in self._buffers:
             self._batch_uses.setdefault(batch, 0)
         unused = (batch for batch, uses in self._batch_uses.items() if not uses)
-        dropped = tuple(batch for batch in unused if batch > self._pinned_batch and batch not in self._buffers)
+        dropped = tuple(batch for batch in unused if batch > (self._pinned_batch or 0) and batch not in self._buffers)
         for batch in dropped:
             del self._batch_uses[batch]
         rows: dict[int, bytes | None] = {number: encode_row(nodes[number]) for number in self._dirty}

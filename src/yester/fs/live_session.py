@@ -29,7 +29,7 @@ from yester.fs.live_nodes import fail, random_node_id
 from yester.fs.live_orders import LiveStatus, Order, Report
 from yester.fs.live_start import empty_start, start_from
 from yester.fs.rewind import Rewind, Touched
-from yester.fs.view import LIVE_PREFIX
+from yester.fs.view import source_of
 from yester.store.live import LiveFolders, LiveHead, LiveRows
 from yester.store.store import Store, StoredSnapshot
 
@@ -57,11 +57,6 @@ class Pace:
     interval_s: float = 300.0
     is_a_second_apart: bool = True
     """So that each version has a second, and so a name, of its own."""
-
-
-def source_of(name: str) -> str:
-    """The source under which versions of a live folder are snapshots."""
-    return LIVE_PREFIX + name
 
 
 @contextmanager
@@ -270,6 +265,20 @@ class LiveSession:
                 raise StoreFullError(message, hint="free space on the disk of the store") from error
             raise StoreAccessError(message, hint="see the log for why, and whether the disk of the store is sound") from error
 
+    async def _try_to_publish(self) -> bool:
+        """Whether a version could be made; if not, why is logged, and shown as the problem of the folder."""
+        try:
+            await self.publish()
+        except YesterError as error:
+            _log.error("no version of the live folder %s could be made: %s", self.name, error.message)
+            self._problem = error.message
+        except Exception as error:  # noqa: BLE001 (as above)
+            _log.exception("no version of the live folder %s could be made", self.name)
+            self._problem = repr(error)
+        else:
+            return True
+        return False
+
     async def _publish_now_and_then(self) -> None:
         seen = first_s = last_s = 0.0
         retry_s = 0.0
@@ -290,16 +299,7 @@ class LiveSession:
             )
             if not (is_much or now_s - last_s >= self._pace.quiet_s or now_s - first_s >= self._pace.interval_s):
                 continue
-            try:
-                await self.publish()
-            except YesterError as error:
-                _log.error("no version of the live folder %s could be made: %s", self.name, error.message)
-                self._problem = error.message
-                retry_s = trio.current_time() + _RETRY_S
-                continue
-            except Exception as error:  # noqa: BLE001 (as above)
-                _log.exception("no version of the live folder %s could be made", self.name)
-                self._problem = repr(error)
+            if not await self._try_to_publish():
                 retry_s = trio.current_time() + _RETRY_S
                 continue
             done, first_s, seen = count, 0.0, 0.0

@@ -10,8 +10,8 @@ import stat
 from dataclasses import dataclass, field
 
 from yester.core.extents import ExtentMap
-from yester.core.node_table import FolderMark, NodeMark, encode_table
-from yester.core.records import SIZE_MAX, Entry, Totals, Tree, decode_tree, listed_xattr_names
+from yester.core.node_table import FolderMark, FolderSums, NodeMark, encode_table
+from yester.core.records import Entry, Tree, decode_tree
 from yester.engine.trees import judge_entries, read_tree_record, store_record
 from yester.errors import CorruptionError
 from yester.fs.live_nodes import ROOT, LiveNode, NodeNumber, encode_row, node_of_entry, random_node_id
@@ -48,12 +48,12 @@ class _Folder:
     tree: Tree
     waiting: list[Entry]
     marks: list[NodeMark] = field(default_factory=list)
-    subfolders: int = 0
-    files: int = 0
-    directories: int = 0
-    others: int = 0
-    size_bytes: int = 0
-    xattr_names: set[bytes] = field(default_factory=set)
+    sums: FolderSums = field(default_factory=FolderSums)
+
+    def add(self, entry: Entry, mark: NodeMark, *, counts_bytes: bool = True) -> None:
+        """Add what an entry is in the live folder."""
+        self.marks.append(mark)
+        self.sums.add(entry, mark.folder, counts_bytes=counts_bytes)
 
 
 class _Start:
@@ -87,7 +87,7 @@ class _Start:
                 node.links = []
                 node.is_published = False  # it shall have a version of its own, to come back to
                 return self._next, self._rows()
-            _add_subfolder(way[-1], mark)
+            way[-1].add(folder.entry, mark)
 
     def _enter(self, number: int, parent: int, entry: Entry) -> _Folder:
         tree = decode_tree(read_tree_record(self._chunks, entry.tree))
@@ -107,16 +107,11 @@ class _Start:
             known.links.append((NodeNumber(folder.number), entry.name))
         elif link is not None:
             self._linked[link] = node_of_entry(NodeNumber(folder.number), entry, mark)
-        folder.marks.append(mark)
-        folder.files += stat.S_ISREG(entry.mode)
-        folder.others += not stat.S_ISREG(entry.mode)
-        folder.size_bytes += entry.size if stat.S_ISREG(entry.mode) and known is None else 0
-        folder.xattr_names.update(name for name, _ in entry.rare.xattrs)
+        folder.add(entry, mark, counts_bytes=known is None)
 
     def _leave(self, folder: _Folder) -> FolderMark:
         table = store_record(encode_table(folder.marks), self._params, lambda record: self._writer.add(Kind.TREE, record))
-        totals = Totals(folder.files, folder.directories, folder.others, min(folder.size_bytes, SIZE_MAX))
-        return FolderMark(table, folder.subfolders, totals, listed_xattr_names(folder.xattr_names))
+        return folder.sums.mark(table)
 
     def _rows(self) -> Rows:
         """The root, files with several names, and the folders above those."""
@@ -136,15 +131,3 @@ class _Start:
     def _new_number(self) -> int:
         self._next += 1
         return self._next - 1
-
-
-def _add_subfolder(parent: _Folder, mark: NodeMark) -> None:
-    assert mark.folder is not None
-    below = mark.folder.totals
-    parent.marks.append(mark)
-    parent.subfolders += 1
-    parent.directories += below.directories + 1
-    parent.files += below.files
-    parent.others += below.others
-    parent.size_bytes += below.size_bytes
-    parent.xattr_names.update(mark.folder.xattr_names)

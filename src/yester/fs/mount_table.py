@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from yester.errors import BusyError
-from yester.fs.view import LIVE_PREFIX
+from yester.fs.view import source_of
 
 FSTYPE = "fuse.yester"
 LIVE_MARK = b":live/"
@@ -45,6 +45,10 @@ class MountedAt:
     def is_ours(self) -> bool:
         """Whether yester made it."""
         return self.fstype == FSTYPE
+
+    def shows(self, store: Path) -> bool:
+        """Whether it is ours, and of this store."""
+        return self.is_ours and os.path.realpath(self.store) == os.path.realpath(store)
 
     def is_dead(self) -> bool:
         """Whether the process that served it is gone.
@@ -103,10 +107,10 @@ def find_place(store: Path, path: Path) -> tuple[str, bytes] | None:
     absolute = Path(os.path.abspath(path))
     resolved = Path(os.path.realpath(absolute.parent)) / absolute.name  # a symlink is a thing of its own
     mount = innermost(mounts(), resolved)
-    if mount is None or not mount.is_ours or not mount.live_name or os.path.realpath(mount.store) != os.path.realpath(store):
+    if mount is None or not mount.live_name or not mount.shows(store):
         return None
     inner = os.fsencode(resolved.relative_to(mount.path))
-    return LIVE_PREFIX + mount.live_name, b"" if inner == b"." else inner
+    return source_of(mount.live_name), b"" if inner == b"." else inner
 
 
 def find_mount(path: Path) -> MountedAt | None:

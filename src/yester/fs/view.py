@@ -422,6 +422,11 @@ def _may_show(name: bytes) -> bool:
     return True
 
 
+def source_of(live_name: str) -> str:
+    """The source under which versions of a live folder are snapshots."""
+    return LIVE_PREFIX + live_name
+
+
 _FileIdentity = tuple[object, ...]
 
 
