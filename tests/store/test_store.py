@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from yester.core.chunking import ChunkParams
-from yester.core.ids import ChunkId, TreeId, chunk_id
+from yester.core.ids import ChunkId, SnapshotId, TreeId, chunk_id
 from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, Snapshot, Tree, encode_tree
 from yester.core.times import snapshot_name
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError, YesterError
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.segments import Kind
-from yester.store.store import FORMAT_VERSION, Store, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
+from yester.store.store import FORMAT_VERSION, ForgottenSnapshot, Store, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
 
 T0_NS = 1_795_341_600 * 10**9
 """2026-11-22 10:00:00 UTC."""
@@ -460,3 +460,61 @@ def test_a_store_whose_last_segment_has_an_impossible_number_is_damaged(store: S
     store.environment.write(lambda transaction: transaction.put(Table.SEGMENTS, b"\xff" * 9, b""))
     with pytest.raises(CorruptionError, match="impossible number"):
         add(store)
+
+
+def test_a_forgotten_snapshot_is_listed_apart_and_comes_back_as_it_was(store: Store) -> None:
+    first, second = (add(store, "a", time_ns) for time_ns in (1, 2))
+
+    assert store.forget([first.id], now_ns=7) == [first]
+    assert store.snapshots() == [second]
+    assert store.find_snapshots_by_id(first.id.hex()) == []
+    assert store.forgotten_snapshots() == [ForgottenSnapshot(first, 7)]
+    assert store.forget([first.id], now_ns=8) == []
+
+    before = store.snapshots_generation()
+    assert store.undelete([first.id]) == [first]
+    assert store.snapshots() == [first, second]
+    assert store.find_snapshots_by_id(first.id.hex()) == [first]
+    assert store.forgotten_snapshots() == []
+    assert store.snapshots_generation() > before
+
+
+def test_undeleting_what_is_not_forgotten_changes_nothing(store: Store) -> None:
+    first, second = (add(store, "a", time_ns) for time_ns in (1, 2))
+    store.forget([first.id], now_ns=7)
+
+    with pytest.raises(NotFoundError, match="not among the forgotten ones"):
+        store.undelete([first.id, second.id])
+
+    assert store.snapshots() == [second]
+
+
+def test_a_pinned_snapshot_cannot_be_forgotten_and_nor_can_others_with_it(store: Store) -> None:
+    first, second = (add(store, "a", time_ns) for time_ns in (1, 2))
+    store.pin(second.id, now_ns=5, message="the wedding")
+
+    with pytest.raises(ConflictError, match="pinned"):
+        store.forget([first.id, second.id], now_ns=7)
+
+    assert store.snapshots() == [first, second]
+    assert store.pins()[second.id].message == "the wedding"
+    assert store.unpin(second.id)
+    assert not store.unpin(second.id)
+    assert store.forget([first.id, second.id], now_ns=7) == [first, second]
+
+
+def test_what_is_not_there_cannot_be_pinned(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="no snapshot"):
+        store.pin(SnapshotId(bytes(32)), now_ns=5)
+
+
+def test_a_new_snapshot_has_neither_time_nor_name_of_a_forgotten_one(store: Store) -> None:
+    first = add(store, "a", 1)
+    store.forget([first.id], now_ns=7)
+
+    second = add(store, "a", 1)
+    store.undelete([first.id])
+
+    assert second.snapshot.time_ns == 2
+    assert second.snapshot.name == f"{first.snapshot.name}-2"
+    assert store.snapshots() == [first, second]

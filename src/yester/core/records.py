@@ -164,6 +164,22 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """Of a version of a live folder: where its node tables begin."""
 
 
+class Forgotten(msgspec.Struct, frozen=True, array_like=True):
+    """A snapshot that was forgotten and can be had back: when that was, and its record as it was."""
+
+    version: int
+    forgotten_ns: int
+    record: bytes
+
+
+class Pin(msgspec.Struct, frozen=True, array_like=True):
+    """A snapshot that no policy may forget: since when, and why if somebody said so."""
+
+    version: int
+    pinned_ns: int
+    message: str = ""
+
+
 class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):
     """One source directory at its last backup. `tree` is what it was stored as.
 
@@ -196,6 +212,8 @@ _version_decoder = msgspec.msgpack.Decoder(_Versioned)
 _tree_decoder = msgspec.msgpack.Decoder(Tree)
 _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
 _seen_decoder = msgspec.msgpack.Decoder(SeenDirectory)
+_forgotten_decoder = msgspec.msgpack.Decoder(Forgotten)
+_pin_decoder = msgspec.msgpack.Decoder(Pin)
 
 
 def encode_tree(tree: Tree) -> bytes:
@@ -255,6 +273,36 @@ def decode_seen(record: bytes | memoryview) -> SeenDirectory:
         message = f"a scan record is damaged: its directory id has {len(seen.tree)} bytes"
         raise CorruptionError(message)
     return seen
+
+
+def encode_forgotten(forgotten: Forgotten) -> bytes:
+    """The bytes that are stored of a forgotten snapshot."""
+    return _encoder.encode(forgotten)
+
+
+def decode_forgotten(record: bytes | memoryview) -> Forgotten:
+    """What `encode_forgotten` made these bytes from; the snapshot's own record in it is not decoded.
+
+    Raises:
+        CorruptionError: not such a record. FormatError: made by a newer release.
+    """
+    forgotten: Forgotten = _decode(_forgotten_decoder, record, "forgotten snapshot")
+    return forgotten
+
+
+def encode_pin(pin: Pin) -> bytes:
+    """The bytes that are stored of a pin."""
+    return _encoder.encode(pin)
+
+
+def decode_pin(record: bytes | memoryview) -> Pin:
+    """The pin of these bytes.
+
+    Raises:
+        CorruptionError: not a pin. FormatError: made by a newer release.
+    """
+    pin: Pin = _decode(_pin_decoder, record, "pin")
+    return pin
 
 
 def _decode(decoder: Any, record: bytes | memoryview, what: str) -> Any:  # noqa: ANN401 (msgspec's decoders are generic over their record)

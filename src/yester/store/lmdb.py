@@ -59,6 +59,13 @@ class Table(Enum):
     LIVE_NAMES = b"live_names"
     LIVE_EXTENTS = b"live_extents"
     LIVE_BATCHES = b"live_batches"
+    FORGOTTEN = b"forgotten"
+    PINS = b"pins"
+    DAMAGED = b"damaged"
+
+
+_FIRST_TABLES = {Table.META, Table.SEGMENTS, Table.CHUNKS, Table.SNAPSHOTS, Table.SNAPSHOT_IDS, Table.SCAN}
+"""Every store has these. A store that lacks others gets them when it is opened for writing."""
 
 
 class ReadTransaction:
@@ -274,11 +281,11 @@ class Environment:
                 map_bytes //= 4
 
     def _open_table(self, table: Table, *, create: bool) -> "lmdb._Database | None":
-        """A table's handle. Those of live folders came later: a store that has none gets them, unless it is only read."""
+        """A table's handle. A store that lacks one that came later gets it, unless it is only read."""
         try:
             return self._env.open_db(table.value, create=create)
         except (lmdb.NotFoundError, lmdb.ReadonlyError):
-            if create or not table.name.startswith("LIVE_"):
+            if create or table in _FIRST_TABLES:
                 raise
             return None if self.readonly else self._env.open_db(table.value)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -22,9 +22,23 @@ from blake3 import blake3
 
 from yester.core.chunking import ChunkParams
 from yester.core.ids import ChunkId, SnapshotId, snapshot_id
-from yester.core.records import SeenDirectory, Snapshot, decode_seen, decode_snapshot, encode_seen, encode_snapshot
+from yester.core.records import (
+    RECORD_VERSION,
+    Forgotten,
+    Pin,
+    SeenDirectory,
+    Snapshot,
+    decode_forgotten,
+    decode_pin,
+    decode_seen,
+    decode_snapshot,
+    encode_forgotten,
+    encode_pin,
+    encode_seen,
+    encode_snapshot,
+)
 from yester.core.times import snapshot_name
-from yester.errors import ConflictError, CorruptionError, FormatError, LimitError, NotFoundError, StoreAccessError
+from yester.errors import ConflictError, CorruptionError, FormatError, LimitError, NotFoundError, StoreAccessError, YesterError
 from yester.store.chunks import ChunkReader, ChunkWriter
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import LOCK_FILE, MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
@@ -57,6 +71,14 @@ class StoredSnapshot:
 
     id: SnapshotId
     snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenSnapshot:
+    """A snapshot that was forgotten, and when. All that it needs is in the store as long as it is listed."""
+
+    stored: StoredSnapshot
+    forgotten_ns: int
 
 
 class Store:
@@ -244,6 +266,90 @@ class Store:
                     found.append(_stored(bytes(record)))
         return found
 
+    def forget(self, ids: Collection[SnapshotId], *, now_ns: int) -> list[StoredSnapshot]:
+        """Take these snapshots out of the list of snapshots, all or none; they stay among the forgotten ones. Durable on return.
+
+        Returns those that were there: one that somebody else has forgotten meanwhile is no error.
+
+        Raises:
+            ConflictError: one of them is pinned; nothing was changed.
+        """
+
+        def apply(transaction: WriteTransaction) -> list[StoredSnapshot]:
+            found = []
+            for id_ in ids:
+                if transaction.get(Table.PINS, id_) is not None:
+                    message = f"snapshot {id_.hex()[:12]} is pinned; nothing was forgotten"
+                    raise ConflictError(message, hint="take the pin away with `yester unpin`")
+                key = transaction.get(Table.SNAPSHOT_IDS, id_)
+                record = transaction.get(Table.SNAPSHOTS, bytes(key)) if key is not None else None
+                if key is None or record is None:
+                    continue
+                where, encoded = bytes(key), bytes(record)
+                found.append(_stored(encoded))
+                transaction.put(Table.FORGOTTEN, where, encode_forgotten(Forgotten(RECORD_VERSION, now_ns, encoded)))
+                transaction.delete(Table.SNAPSHOTS, where)
+                transaction.delete(Table.SNAPSHOT_IDS, id_)
+            if found:
+                _count_generation(transaction)
+            return found
+
+        return self.environment.write(apply)
+
+    def undelete(self, ids: Collection[SnapshotId]) -> list[StoredSnapshot]:
+        """Make forgotten snapshots what they were before, all or none; durable on return.
+
+        Raises:
+            NotFoundError: one of them is not among the forgotten ones (any more); nothing was changed.
+        """
+
+        def apply(transaction: WriteTransaction) -> list[StoredSnapshot]:
+            wanted = set(ids)
+            found = [(key, forgotten) for key, forgotten in iter_forgotten(transaction) if forgotten.stored.id in wanted]
+            if missing := wanted - {forgotten.stored.id for _, forgotten in found}:
+                message = f"snapshot {min(missing).hex()[:12]} is not among the forgotten ones of {self.path}; nothing was changed"
+                raise NotFoundError(message, hint="`yester snapshots --forgotten` lists those there are")
+            for key, forgotten in found:
+                value = transaction.get(Table.FORGOTTEN, key)
+                assert value is not None
+                transaction.put(Table.SNAPSHOTS, key, decode_forgotten(value).record)
+                transaction.put(Table.SNAPSHOT_IDS, forgotten.stored.id, key)
+                transaction.delete(Table.FORGOTTEN, key)
+            _count_generation(transaction)
+            return [forgotten.stored for _, forgotten in found]
+
+        return self.environment.write(apply)
+
+    def forgotten_snapshots(self) -> list[ForgottenSnapshot]:
+        """All snapshots that were forgotten and can be had back, by source name and then oldest first."""
+        with self.environment.read() as view:
+            return [forgotten for _, forgotten in iter_forgotten(view)]
+
+    def pin(self, id_: SnapshotId, *, now_ns: int, message: str = "") -> None:
+        """Keep a snapshot from being forgotten; durable on return.
+
+        Raises:
+            NotFoundError: there is no such snapshot; nothing was changed.
+        """
+
+        def apply(transaction: WriteTransaction) -> None:
+            if transaction.get(Table.SNAPSHOT_IDS, id_) is None:
+                what = f"there is no snapshot {id_.hex()[:12]} in {self.path}; nothing was changed"
+                raise NotFoundError(what, hint="`yester snapshots` lists those there are")
+            transaction.put(Table.PINS, id_, encode_pin(Pin(RECORD_VERSION, now_ns, message)))
+
+        self.environment.write(apply)
+
+    def unpin(self, id_: SnapshotId) -> bool:
+        """Let a snapshot be forgotten again; durable on return. False if it was not pinned."""
+        return self.environment.write(lambda transaction: transaction.delete(Table.PINS, id_))
+
+    def pins(self) -> dict[SnapshotId, Pin]:
+        """All snapshots that are pinned."""
+        with self.environment.read() as view:
+            rows = view.iterate(Table.PINS) if view.has_table(Table.PINS) else ()
+            return {SnapshotId(id_): decode_pin(value) for id_, value in rows}
+
     def find_seen(self, source: str, path: bytes) -> SeenDirectory | None:
         """What the last backup of `source` saw in its directory `path` (relative, no slashes at the ends)."""
         with self.environment.read() as view:
@@ -277,23 +383,36 @@ def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSna
     prefix = _source_prefix(snapshot.source)
     base = snapshot_name(snapshot.time_ns)
     second = snapshot.time_ns - snapshot.time_ns % 10**9
-    later = transaction.iterate_from(Table.SNAPSHOTS, prefix + _time_key(second))
-    of_that_second = takewhile(lambda item: prefix <= item[0] < prefix + _time_key(second + 10**9), later)
-    taken = {found.snapshot.name for found in _readable(of_that_second)}
+    start, end = prefix + _time_key(second), prefix + _time_key(second + 10**9)
+    of_that_second = takewhile(lambda item: item[0] < end, transaction.iterate_from(Table.SNAPSHOTS, start))
+    forgotten = takewhile(lambda item: item[0] < end, iter_forgotten(transaction, start))
+    taken = {found.snapshot.name for found in _readable(of_that_second)} | {found.stored.snapshot.name for _, found in forgotten}
     name, number = base, 1
     while name in taken:
         number += 1
         name = f"{base}-{number}"
     time_ns = snapshot.time_ns
-    while transaction.get(Table.SNAPSHOTS, prefix + _time_key(time_ns)) is not None:
+    while any(transaction.get(table, prefix + _time_key(time_ns)) is not None for table in (Table.SNAPSHOTS, Table.FORGOTTEN)):
         time_ns += 1
     named = msgspec.structs.replace(snapshot, name=name, time_ns=time_ns)
     id_, encoded = encode_snapshot(named)
     key = prefix + _time_key(time_ns)
     transaction.put(Table.SNAPSHOTS, key, encoded)
     transaction.put(Table.SNAPSHOT_IDS, id_, key)
-    transaction.put(Table.META, _GENERATION_KEY, (_generation(transaction) + 1).to_bytes(8, "little"))
+    _count_generation(transaction)
     return StoredSnapshot(id_, named)
+
+
+def iter_forgotten(view: ReadTransaction, start: bytes = b"") -> Iterator[tuple[bytes, ForgottenSnapshot]]:
+    """The snapshots that were forgotten, from the key `start` on, each with its key. One that cannot be read is logged and left out."""
+    if not view.has_table(Table.FORGOTTEN):
+        return
+    for key, value in view.iterate_from(Table.FORGOTTEN, start):
+        try:
+            forgotten = decode_forgotten(value)
+            yield key, ForgottenSnapshot(_stored(forgotten.record), forgotten.forgotten_ns)
+        except (CorruptionError, FormatError) as error:
+            _log_left_out(key, error)
 
 
 def seen_change(source: str, path: bytes, seen: SeenDirectory) -> Callable[[WriteTransaction], None]:
@@ -329,12 +448,18 @@ def _readable(records: Iterable[tuple[bytes, memoryview]]) -> Iterator[StoredSna
         try:
             yield _stored(bytes(record))
         except (CorruptionError, FormatError) as error:
-            source = key.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-            _log.error("a snapshot of %s is left out: %s", source, error.message)
+            _log_left_out(key, error)
 
 
-def _generation(view: ReadTransaction) -> int:
-    return int.from_bytes(view.get(Table.META, _GENERATION_KEY) or b"", "little")
+def _log_left_out(key: bytes, error: YesterError) -> None:
+    source = key.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+    _log.error("a snapshot of %s is left out: %s", source, error.message)
+
+
+def _count_generation(transaction: WriteTransaction) -> None:
+    """Have everybody notice that snapshots came or went."""
+    generation = int.from_bytes(transaction.get(Table.META, _GENERATION_KEY) or b"", "little")
+    transaction.put(Table.META, _GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
 
 
 def snapshot_key(snapshot: Snapshot) -> bytes:
