@@ -6,6 +6,7 @@
     ├── NotFoundError       no such store, snapshot, source or path
     ├── ConflictError       the thing exists already, or differs from what was asked for
     ├── BusyError           somebody else holds it; trying again later may work
+    │   └── SweptError      a prune removed what was about to be used again
     ├── CorruptionError     stored bytes are not what was written
     ├── FormatError         stored by a release that writes something this one cannot read
     ├── LimitError          too large, too long, too deep
@@ -48,6 +49,10 @@ class ConflictError(YesterError):
 
 class BusyError(YesterError):
     """Somebody else holds it. Trying again later may work."""
+
+
+class SweptError(BusyError):
+    """A prune removed what was about to be used again. Nothing was published; doing it again stores what is missing."""
 
 
 class CorruptionError(YesterError):

@@ -99,6 +99,16 @@ static ssize_t do_pwrite(int fd, const struct iovec *parts, int count, off_t off
     return REAL(pwrite)(fd, parts->iov_base, parts->iov_len, offset);
 }
 
+static ssize_t do_write(int fd, const struct iovec *parts, int count, off_t offset) {
+    (void)count, (void)offset;
+    return REAL(write)(fd, parts->iov_base, parts->iov_len);
+}
+
+static ssize_t do_fsync(int fd, const struct iovec *parts, int count, off_t offset) {
+    (void)parts, (void)count, (void)offset;
+    return REAL(fsync)(fd);
+}
+
 static ssize_t do_fdatasync(int fd, const struct iovec *parts, int count, off_t offset) {
     (void)parts, (void)count, (void)offset;
     return REAL(fdatasync)(fd);
@@ -110,5 +120,12 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
     struct iovec part = {(void *)data, size};
     return with_fault(fd, do_pwrite, &part, 1, offset);
 }
+
+ssize_t write(int fd, const void *data, size_t size) {
+    struct iovec part = {(void *)data, size};
+    return with_fault(fd, do_write, &part, 1, 0);
+}
+
+int fsync(int fd) { return (int)with_fault(fd, do_fsync, NULL, 0, 0); }
 
 int fdatasync(int fd) { return (int)with_fault(fd, do_fdatasync, NULL, 0, 0); }

@@ -122,7 +122,7 @@ class _Counts:
 
 def _serve() -> None:
     """Fork for each job; the child returns from here to end as any Python program does."""
-    for command in ("init", "backup", "snapshots", "restore", "check"):
+    for command in ("init", "backup", "snapshots", "restore", "check", "prune", "compact"):
         import_module(f"yester.cli.command_{command}")
     make_batches_small()
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from yester.core.chunking import KIB, ChunkParams
 from yester.core.records import Entry
+from yester.engine import prune
 from yester.engine.files import FileReader, iter_pieces
 from yester.engine.trees import TreeReader
 from yester.errors import YesterError
@@ -26,6 +27,7 @@ SMALL_CHUNKS = ChunkParams(4 * KIB, 16 * KIB, 64 * KIB)
 """Makes span lists of two levels in files of a few MB."""
 
 _SMALL_BATCHES = {"SEGMENT_BYTES": 32 * KIB, "BATCH_STORED_BYTES": 48 * KIB, "BATCH_RAW_BYTES": 128 * KIB}
+_SMALL_SWEEPS = {"ROWS_MAX": 30, "SEGMENTS_MAX": 4}
 _FILES = 140
 _FOLDERS = (b"", b"letters", b"letters/2024", b"letters/2025", b"photos", b"photos/raw", b"deep/er/and/deep\xff\xfeer", b"many")
 _MTIME_NS = 1_600_000_000_123_456_789
@@ -37,6 +39,9 @@ def make_batches_small() -> None:
     for name, value in _SMALL_BATCHES.items():
         assert hasattr(chunks, name)
         setattr(chunks, name, value)
+    for name, value in _SMALL_SWEEPS.items():
+        assert hasattr(prune, name)
+        setattr(prune, name, value)
 
 
 class Node(NamedTuple):

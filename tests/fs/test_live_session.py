@@ -136,7 +136,10 @@ def test_an_order_that_fails_is_reported(store: Store, monkeypatch: pytest.Monke
     use(store, work)
 
 
-def test_an_error_at_the_end_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_at_the_end_is_ours(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Operations:
+        is_reading = False
+
     class Session:
         async def run(self) -> None:
             await trio.sleep_forever()
@@ -150,7 +153,7 @@ def test_an_error_at_the_end_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("pyfuse3.main", main)
     with pytest.raises(StoreFullError):
-        trio.run(mounting._serve, lambda: None, cast("LiveSession", Session()))  # all that it needs
+        trio.run(mounting._serve, lambda: None, store, Operations(), cast("LiveSession", Session()))  # all that it needs
 
 
 def test_a_folder_is_opened_once_and_made_when_asked(store: Store) -> None:

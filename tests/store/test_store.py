@@ -20,7 +20,7 @@ from yester.core.chunking import ChunkParams
 from yester.core.ids import ChunkId, SnapshotId, TreeId, chunk_id
 from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, Snapshot, Tree, encode_tree
 from yester.core.times import snapshot_name
-from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError, YesterError
+from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError, SweptError, YesterError
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.segments import Kind
 from yester.store.store import FORMAT_VERSION, ForgottenSnapshot, Store, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
@@ -56,7 +56,7 @@ def test_a_store_is_made_and_opened(tmp_path: Path) -> None:
         assert len(store.snapshots()) == 1
     assert parameters.chunking == ChunkParams(64, 256, 1024)
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o600}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o600, 0o700}
 
 
 def test_stores_are_told_apart_by_their_ids(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_an_id_without_a_record_is_damage(store: Store) -> None:
 
 def test_a_snapshot_without_its_root_is_not_published(store: Store) -> None:
     root = Entry(b"", stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0, 0, chunk_id(b"nowhere"))
-    with pytest.raises(CorruptionError, match="nothing was published"):
+    with pytest.raises(SweptError, match="nothing was published"):
         store.add_snapshot(Snapshot(RECORD_VERSION, "docs", "", 0, 0, root))
     assert (store.snapshots(), store.sources()) == ([], [])
 
@@ -466,12 +466,12 @@ def test_a_forgotten_snapshot_is_listed_apart_and_comes_back_as_it_was(store: St
     first, second = (add(store, "a", time_ns) for time_ns in (1, 2))
 
     assert store.forget([first.id], now_ns=7) == [first]
+    before = store.snapshots_generation()
     assert store.snapshots() == [second]
     assert store.find_snapshots_by_id(first.id.hex()) == []
-    assert store.forgotten_snapshots() == [ForgottenSnapshot(first, 7)]
+    assert store.forgotten_snapshots() == [ForgottenSnapshot(first, 7, before)]
     assert store.forget([first.id], now_ns=8) == []
 
-    before = store.snapshots_generation()
     assert store.undelete([first.id]) == [first]
     assert store.snapshots() == [first, second]
     assert store.find_snapshots_by_id(first.id.hex()) == [first]

@@ -10,7 +10,8 @@ from typing import TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from yester.errors import ConflictError, NotFoundError, YesterError
+from yester.core.times import parse_duration
+from yester.errors import ConflictError, NotFoundError, UsageError, YesterError
 from yester.store.store import Store
 
 
@@ -35,6 +36,21 @@ class SourcePath(HostPath):
         path = super().convert(value, param, ctx)
         is_followed = os.fspath(value).endswith(("/", "/.")) and path.is_symlink()
         return Path(os.path.realpath(path)) if is_followed else path
+
+
+class Duration(click.ParamType[int]):
+    """A time such as `30d` or `1d12h`, or `0`; in nanoseconds."""
+
+    name = "duration"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        if isinstance(value, int) or value == "0":
+            return int(value)
+        try:
+            return parse_duration(value)
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
 
 
 class SnapshotName(click.ParamType[str]):

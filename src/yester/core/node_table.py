@@ -13,7 +13,7 @@ from typing import NamedTuple, overload
 
 import msgspec
 
-from yester.core.ids import ID_BYTES
+from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.records import RECORD_VERSION, SIZE_MAX, Entry, Totals, Tree, listed_xattr_names
 from yester.errors import CorruptionError, FormatError
 
@@ -124,12 +124,34 @@ def encode_table(marks: Sequence[NodeMark]) -> bytes:
     return TABLE_MAGIC + _encoder.encode(table)
 
 
+def tables_below(record: bytes | memoryview) -> list[ChunkId]:
+    """The ids of the tables that a stored table names: those of the folders in its tree, in order.
+
+    Raises:
+        CorruptionError: not a table. FormatError: made by a newer release.
+    """
+    return [ChunkId(mark.table) for mark in _decode(record).folders]
+
+
 def decode_table(record: bytes | memoryview, tree: Tree) -> NodeMarks:
     """The marks of a stored table, one for each entry of the tree it belongs to. 0.5 ms for 1000.
 
     Raises:
         CorruptionError: not a table, or not that of this tree. FormatError: made by a newer release.
     """
+    table = _decode(record)
+    count = len(tree.entries)
+    folders = [index for index, entry in enumerate(tree.entries) if stat.S_ISDIR(entry.mode)]
+    is_whole = len(table.numbers) == len(table.ctimes_ns) == count and len(table.node_ids) == NODE_ID_BYTES * count
+    # Two names of one file stand for one node, so a number may stand twice.
+    is_sound = all(1 < number <= NUMBER_MAX for number in table.numbers)
+    if not is_whole or not is_sound or len(table.folders) != len(folders):
+        message = "a node table does not belong to the folder it is read with"
+        raise CorruptionError(message)
+    return NodeMarks(table, dict(zip(folders, table.folders, strict=True)))
+
+
+def _decode(record: bytes | memoryview) -> NodeTable:
     if record[:1] != TABLE_MAGIC:
         message = "a chunk that should hold a node table does not"
         raise CorruptionError(message)
@@ -141,12 +163,7 @@ def decode_table(record: bytes | memoryview, tree: Tree) -> NodeMarks:
     if table.version > RECORD_VERSION:
         message = f"a node table has version {table.version}; this release reads up to {RECORD_VERSION}"
         raise FormatError(message, hint="use a newer yester with this store")
-    count = len(tree.entries)
-    folders = [index for index, entry in enumerate(tree.entries) if stat.S_ISDIR(entry.mode)]
-    is_whole = len(table.numbers) == len(table.ctimes_ns) == count and len(table.node_ids) == NODE_ID_BYTES * count
-    # Two names of one file stand for one node, so a number may stand twice.
-    is_sound = all(1 < number <= NUMBER_MAX for number in table.numbers) and all(len(mark.table) == ID_BYTES for mark in table.folders)
-    if not is_whole or not is_sound or len(table.folders) != len(folders):
-        message = "a node table does not belong to the folder it is read with"
+    if any(len(mark.table) != ID_BYTES for mark in table.folders):
+        message = "a node table names a table that cannot be"
         raise CorruptionError(message)
-    return NodeMarks(table, dict(zip(folders, table.folders, strict=True)))
+    return table

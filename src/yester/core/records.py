@@ -165,11 +165,12 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True, array_like=True):
-    """A snapshot that was forgotten and can be had back: when that was, and its record as it was."""
+    """A snapshot that was forgotten and can be had back: when that was, its record as it was, and the generation that began with it."""
 
     version: int
     forgotten_ns: int
     record: bytes
+    generation: int
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True):

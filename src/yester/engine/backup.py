@@ -7,6 +7,7 @@ Crash at any step: docs/durability.md.
 """
 
 import dataclasses
+import logging
 import os
 import socket
 import time
@@ -22,10 +23,15 @@ from yester.core.ids import ChunkId, chunk_id
 from yester.core.ignore import RuleStack, split_rules
 from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, check_text, is_valid_name
 from yester.engine.scan import BackupProgress, ChunkSink, Problem, ScanOptions, SourceScan
-from yester.errors import ConflictError, NotFoundError, UsageError
+from yester.errors import ConflictError, NotFoundError, SweptError, UsageError
 from yester.store.chunks import Change, WriteCounts
 from yester.store.segments import Kind
 from yester.store.store import Store, StoredSnapshot
+
+_TRIES_MAX = 5
+"""A prune sweeps a few times, and only what was of use to nobody: a second try is rare, a third is not to be expected."""
+
+_log = logging.getLogger(__name__)
 
 PROGRAM = f"yester {version('yester')}"
 """Who wrote a snapshot: said in its record, and decides nothing."""
@@ -76,6 +82,7 @@ def back_up(
     Raises:
         UsageError, NotFoundError, ConflictError: before anything was read.
         StoreFullError, StoreAccessError, CorruptionError: the store failed; nothing was published.
+        SweptError: prunes removed again and again what was to be used; nothing was published.
     """
     folders = [Path(os.path.abspath(path)) for path in paths]
     source = options.source or default_source_name(folders)
@@ -91,12 +98,33 @@ def back_up(
             return _result(None, _scan(store, sink, source, folders, options, rules, progress), progress)
     with store.backup_lock(on_wait):
         _check_same_paths(store, source, folders, explicit=bool(options.source))
-        with store.writer() as writer:
-            snapshot = _scan(store, writer, source, folders, options, rules, progress)
-        stored = store.add_snapshot(snapshot)
+        stored = _store_and_publish(store, source, folders, options, rules, progress)
+        store.keep_reserve()
         newest = store.latest_snapshot(source)
-        result = _result(stored, snapshot, progress)
+        result = _result(stored, stored.snapshot, progress)
         return result if newest in (stored, None) else dataclasses.replace(result, newer=newest.snapshot)
+
+
+def _store_and_publish(
+    store: Store, source: str, folders: list[Path], options: BackupOptions, rules: RuleStack, progress: BackupProgress
+) -> StoredSnapshot:
+    """Scan and publish; begin again where a prune removed what was to be used. What was stored until then is not stored again."""
+    with store.adding():
+        for _ in range(_TRIES_MAX - 1):
+            try:
+                return _store_and_publish_once(store, source, folders, options, rules, progress)
+            except SweptError as error:
+                _log.info("%s; the backup begins again", error.message)
+                progress.begin_again()
+        return _store_and_publish_once(store, source, folders, options, rules, progress)
+
+
+def _store_and_publish_once(
+    store: Store, source: str, folders: list[Path], options: BackupOptions, rules: RuleStack, progress: BackupProgress
+) -> StoredSnapshot:
+    with store.writer() as writer:
+        snapshot = _scan(store, writer, source, folders, options, rules, progress)
+    return store.add_snapshot(snapshot)
 
 
 def default_source_name(folders: list[Path]) -> str:
@@ -210,6 +238,9 @@ class DryRun:
             self.counts.new_chunks += 1
             self.counts.raw_bytes += len(data)
         return chunk
+
+    def rely_on(self, tree: ChunkId) -> None:
+        """Nothing is published that could lack it."""
 
     def doubt(self) -> None:
         """What would be stored again is not counted."""

@@ -29,6 +29,7 @@ from yester.engine.live_base import EMPTY_FOLDER, BaseFolder, BaseReader, Folder
 from yester.engine.live_content import FileCut, FileStorer, StoredFile
 from yester.engine.owners import OwnerNames
 from yester.engine.trees import store_record, store_tree
+from yester.errors import SweptError
 from yester.store.chunks import ChunkWriter
 from yester.store.live import REMOVED
 from yester.store.segments import Kind
@@ -87,15 +88,19 @@ class StoredVersion:
 
 
 def store_version(store: Store, cut: Cut, read_extent: Callable[[Extent], bytes]) -> StoredVersion:
-    """Store a cut; all of it is committed on return, and nothing refers to it yet.
+    """Store a cut; all of it is committed on return, and nothing refers to it yet. The caller holds `Store.adding` until something does.
 
     `read_extent` gives the bytes of what is committed. It is called on this thread.
 
     Raises:
         CorruptionError: the base cannot be read. StoreFullError, StoreAccessError: nothing was lost.
     """
-    with store.writer() as writer:
-        return _VersionStorer(store, cut, writer, read_extent).store()
+    while True:
+        try:
+            with store.writer() as writer:
+                return _VersionStorer(store, cut, writer, read_extent).store()
+        except SweptError:
+            continue  # a prune sweeps a few times, and only what was of use to nobody: this is rare, and does not go on
 
 
 class _VersionStorer:

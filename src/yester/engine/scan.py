@@ -66,6 +66,10 @@ class ChunkSink(Protocol):
         """As `ChunkWriter.add`."""
         ...
 
+    def rely_on(self, tree: ChunkId) -> None:
+        """As `ChunkWriter.rely_on`."""
+        ...
+
     def doubt(self) -> None:
         """As `ChunkWriter.doubt`."""
         ...
@@ -102,6 +106,10 @@ class BackupProgress:
     vanished: int = 0
     current: bytes = b""
     problems: list[Problem] = field(default_factory=list)
+
+    def begin_again(self) -> None:
+        """Set all to nothing."""
+        self.__init__()  # type: ignore[misc]  # whoever reads it has this very object
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +425,8 @@ class SourceScan:
         """
         try:
             seen = self._store.find_seen(self._source, path)
+            if seen is not None:
+                self._sink.rely_on(seen.tree)
             entries = self._old_trees.read(seen.tree).entries if seen is not None else ()
         except (CorruptionError, FormatError) as error:
             _log.warning("%s; the folder %s is read again", error.message, os.fsdecode(self._host_prefix + path))

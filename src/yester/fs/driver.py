@@ -29,6 +29,7 @@ from yester.errors import (
     NotFoundError,
     StoreAccessError,
     StoreFullError,
+    SweptError,
     UsageError,
     YesterError,
 )
@@ -42,6 +43,7 @@ ERRNO: dict[type[YesterError], int] = {
     NotFoundError: errno.ENOENT,
     ConflictError: errno.EEXIST,
     BusyError: errno.EAGAIN,
+    SweptError: errno.EAGAIN,
     CorruptionError: errno.EIO,
     FormatError: errno.EIO,
     LimitError: errno.EFBIG,
@@ -108,6 +110,12 @@ class SnapshotOperations(pyfuse3.Operations):
         self._view = view
         self._listings: dict[int, tuple[Folder, list[tuple[bytes, Entry | None]]]] = {}
         self._next_listing: int = view.root.inode
+        self._open_files = 0
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a file or folder is open: what it shows must stay, whatever is forgotten."""
+        return bool(self._open_files or self._listings)
 
     def describe(self, arguments: Sequence[object]) -> str:
         """See `Describes`."""
@@ -195,6 +203,7 @@ class SnapshotOperations(pyfuse3.Operations):
             node.was_opened = True
             if 0 < node.entry.size <= REQUEST_BYTES:
                 self._store_pages(node)
+        self._open_files += 1
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
     @guarded
@@ -205,7 +214,8 @@ class SnapshotOperations(pyfuse3.Operations):
         return self._view.read(node, offset, size)
 
     async def release(self, handle: int) -> None:
-        """Close a file: nothing was kept for it."""
+        """Close a file."""
+        self._open_files -= 1
 
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:

@@ -173,6 +173,11 @@ class LiveOperations(pyfuse3.Operations):
             return await self._old.readlink(inode, ctx)
         return self._tree.node(inode).target
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether an old version is being read, or gone back to: it must stay, whatever is forgotten."""
+        return self._old.is_reading or self._session.report.is_running
+
     # --- attributes ---
 
     @guarded
@@ -284,7 +289,9 @@ class LiveOperations(pyfuse3.Operations):
     @guarded
     async def release(self, fh: int) -> None:
         """Close a file."""
-        if fh < ROOT_INODE:
+        if fh >= ROOT_INODE:
+            await self._old.release(fh)
+        else:
             self._tree.let_go(fh)
 
     @guarded

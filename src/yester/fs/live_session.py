@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -76,8 +76,9 @@ def open_folder(store: Store, name: str, *, start: Entry | None = None, make: bo
             message = f"there is a live folder {name!r} already; nothing was changed"
             raise ConflictError(message, hint="choose another name with --name, or leave --from out to go on with this one")
     elif make:
-        next_node, nodes = empty_start(time.time_ns()) if start is None else start_from(store, start, time.time_ns())
-        folders.create(name, next_node=next_node, nodes=nodes)
+        with store.adding():
+            next_node, nodes = empty_start(time.time_ns()) if start is None else start_from(store, start, time.time_ns())
+            folders.create(name, next_node=next_node, nodes=nodes)
 
     def refuse(holder: str) -> None:
         message = f"the live folder {name!r} is in use by {holder}; nothing was changed"
@@ -107,6 +108,8 @@ class LiveSession:
         )
         self.journal = Journal(self.tree, lambda change: self._folders.apply(name, change), store.free_bytes)
         self._publishing = trio.Lock()
+        self._uncommitted = ExitStack()
+        """The lease for a version that is stored and could not be committed yet."""
         self._problem = ""
         self.report = Report(is_running=False)
         """How far the last order is."""
@@ -157,19 +160,27 @@ class LiveSession:
         async with self._publishing:
             self._check_room()
             await self._wait_for_next_second()
-            cut = self.tree.begin_version()
-            if cut is None:
-                self._problem = ""
-                return None
-            cut_ns = time.time_ns()
-            try:
-                await self._sync()  # also the version before this one
-                version, snapshot = await trio.to_thread.run_sync(self._store, cut, message, cut_ns)
-            except BaseException:
-                self.tree.abandon_version()
-                raise
-            self.tree.finish_version(cut, version, snapshot)
-            await self._sync()
+            with ExitStack() as adding:
+                adding.enter_context(self.store.adding())
+                cut = self.tree.begin_version()
+                if cut is None:
+                    self._problem = ""
+                    return None
+                cut_ns = time.time_ns()
+                try:
+                    await self._sync()  # also the version before this one
+                    self._uncommitted.close()
+                    version, snapshot = await trio.to_thread.run_sync(self._store, cut, message, cut_ns)
+                except BaseException:
+                    self.tree.abandon_version()
+                    raise
+                self.tree.finish_version(cut, version, snapshot)
+                try:
+                    await self._sync()
+                except YesterError:
+                    # The journal tries again, for as long as it takes, and what it commits names what was added.
+                    self._uncommitted = adding.pop_all()
+                    raise
             self._problem = ""
             return self.journal.last_published if snapshot is not None else None
 

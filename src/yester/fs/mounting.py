@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import pyfuse3
 import trio
@@ -33,6 +34,7 @@ from yester.store.live import LiveFolders
 from yester.store.store import Store
 
 _UNMOUNT_WAIT_S = 10.0
+_RENEW_EVERY_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -122,8 +124,9 @@ def serve(store: Store, mount_point: Path, options: MountOptions, on_ready: Call
     """
     view = View(store, Presentation(os.geteuid(), os.getegid(), as_me=options.as_me))
     quick_wait.install()
-    with _mounted(SnapshotOperations(view), mount_point, options, _fsname(store.path), {"ro"}):
-        trio.run(_serve, on_ready)
+    operations = SnapshotOperations(view)
+    with _mounted(operations, mount_point, options, _fsname(store.path), {"ro"}):
+        trio.run(_serve, on_ready, store, operations)
 
 
 def serve_live(store: Store, live: LiveOptions, mount_point: Path, options: MountOptions, on_ready: Callable[[], None]) -> None:
@@ -136,8 +139,9 @@ def serve_live(store: Store, live: LiveOptions, mount_point: Path, options: Moun
     with open_folder(store, live.name, start=live.start, make=True) as rows:
         session = LiveSession(store, live.name, rows, live.pace)
         quick_wait.install(lambda: session.journal.is_awaited)
-        with _mounted(LiveOperations(session), mount_point, options, _fsname(store.path, live.name), set()):
-            trio.run(_serve, on_ready, session)
+        operations = LiveOperations(session)
+        with _mounted(operations, mount_point, options, _fsname(store.path, live.name), set()):
+            trio.run(_serve, on_ready, store, operations, session)
 
 
 @contextmanager
@@ -159,10 +163,18 @@ def _mounted(operations: pyfuse3.Operations, mount_point: Path, options: MountOp
     pyfuse3.close(unmount=True)
 
 
-async def _serve(on_ready: Callable[[], None], session: LiveSession | None = None) -> None:
+class _Reads(Protocol):
+    """Operations that may be in the middle of reading what was forgotten."""
+
+    @property
+    def is_reading(self) -> bool: ...
+
+
+async def _serve(on_ready: Callable[[], None], store: Store, operations: _Reads, session: LiveSession | None = None) -> None:
     failure: YesterError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal)
+        nursery.start_soon(_renew_lease, store, operations)
         if session is not None:
             nursery.start_soon(session.run)
         on_ready()
@@ -176,6 +188,14 @@ async def _serve(on_ready: Callable[[], None], session: LiveSession | None = Non
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def _renew_lease(store: Store, operations: _Reads) -> None:
+    """Let go of snapshots that were forgotten while nothing is open: a mount may last for months, and their space is wanted."""
+    while True:
+        await trio.sleep(_RENEW_EVERY_S)
+        if not operations.is_reading:
+            store.renew_lease()
 
 
 async def _end_on_signal() -> None:

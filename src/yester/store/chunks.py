@@ -12,7 +12,7 @@ Threads: a reader belongs to one thread. A writer's public methods belong to one
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,7 +20,7 @@ from queue import Queue
 from typing import Protocol, Self
 
 from yester.core.ids import ChunkId, chunk_id
-from yester.errors import CorruptionError, FormatError, StoreAccessError, YesterError
+from yester.errors import CorruptionError, FormatError, StoreAccessError, SweptError, YesterError
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 
@@ -111,13 +111,13 @@ class ChunkReader:
 
     def read(self, chunk: ChunkId) -> memoryview:
         """See `ChunkSource`. About 3 µs from the cache, 1 ms a segment that is not."""
-        # Not in one transaction with the segment, which is twice as dear: segments do not change, and are not removed.
-        stored = self._environment.get(Table.CHUNKS, chunk)
-        if stored is None:
-            message = f"chunk {chunk.hex()} is not in the store {self._environment.path}"
-            raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
-        location = unpack_location(stored)
-        segment = self._cache.get(location.segment) or self._load(location.segment)
+        # Not in one transaction with the segment, which is twice as dear: segments do not change, and their numbers are not used again.
+        location = self._locate(chunk)
+        while (segment := self._cache.get(location.segment) or self._load(location.segment)) is None:
+            before, location = location, self._locate(chunk)
+            if location == before:  # else a prune has moved the chunk between the two looks
+                message = f"segment {location.segment} is not in the store {self._environment.path}"
+                raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
         self._cache.move_to_end(location.segment)
         place = location.place
         data = segment.payload[segment.bounds[place] : segment.bounds[place + 1]] if place + 1 < len(segment.bounds) else _NOTHING
@@ -129,11 +129,21 @@ class ChunkReader:
             raise CorruptionError(message, hint="run `yester check --read-data` to see which files it belongs to")
         return data
 
-    def _load(self, number: int) -> _DecodedSegment:
+    def _locate(self, chunk: ChunkId) -> Location:
+        stored = self._environment.get(Table.CHUNKS, chunk)
+        if stored is None:
+            message = f"chunk {chunk.hex()} is not in the store {self._environment.path}"
+            raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
+        return unpack_location(stored)
+
+    def _load(self, number: int) -> _DecodedSegment | None:
+        """A segment that is not in the cache; None if there is none of that number."""
         segment = self._ahead.take(number) if self._ahead is not None else None
         if segment is None:
             with self._environment.read() as view:
                 segment = _decode_segment(self._environment, view, self._codec, number)
+        if segment is None:
+            return None
         self._cache[number] = segment
         self._cache_bytes += len(segment.payload)
         while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:
@@ -142,11 +152,11 @@ class ChunkReader:
         return segment
 
 
-def _decode_segment(environment: Environment, view: ReadTransaction, codec: Codec, number: int) -> _DecodedSegment:
+def _decode_segment(environment: Environment, view: ReadTransaction, codec: Codec, number: int) -> _DecodedSegment | None:
+    """None if there is no such segment."""
     stored = view.get(Table.SEGMENTS, segment_key(number))
     if stored is None:
-        message = f"segment {number} is not in the store {environment.path}"
-        raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
+        return None
     header = parse_header(stored)
     segment = _DecodedSegment(memoryview(codec.decode(stored, header)), header.bounds, {})
     environment.release_pages(len(stored))
@@ -177,6 +187,8 @@ class _ReadAhead:
             with self._environment.read() as view:
                 segment = _decode_segment(self._environment, view, self._codec, number)
         except YesterError:
+            return None
+        if segment is None:
             return None
         for place, (start, end) in enumerate(pairwise(segment.bounds)):
             segment.hashes[place] = chunk_id(segment.payload[start:end])
@@ -230,13 +242,18 @@ class ChunkWriter:
     but scan records committed with them, and the next backup finds both. Few trees belong to much data where files are
     large: so that their scan records do not wait until the trees fill a segment, one is closed at least with every batch.
 
-    Whether a chunk "exists" is asked of the store as it is at that moment plus what this writer has pending. Nobody removes
-    chunks, so it stays so.
+    Whether a chunk "exists" is asked of the store as it is at that moment plus what this writer has pending. A prune may remove
+    it before a tree that names it is committed. So the writer remembers what it *relied* on, and where a prune has swept since
+    it looked, a commit looks again, in its own transaction: what is gone ends the writer with `SweptError` and nothing is
+    committed that lacks anything. What this writer itself has committed is kept by the lease of whoever uses it (`Store.adding`).
+    100 bytes for each chunk that was relied on.
     """
 
     def __init__(self, environment: Environment) -> None:
         self.counts = WriteCounts()
         self._environment = environment
+        self._relied: set[ChunkId] = set()
+        self._sweeps = stored_number(environment.get(Table.META, SWEEPS_KEY))
         self._open = {kind: _OpenSegment(kind) for kind in Kind}
         self._bytes_since_trees = 0
         self._pending: set[ChunkId] = set()
@@ -277,10 +294,10 @@ class ChunkWriter:
         Blocks while too much waits for compression or for the disk.
 
         Raises:
-            StoreFullError, StoreAccessError, CorruptionError: an earlier batch could not be committed.
+            StoreFullError, StoreAccessError, CorruptionError, SweptError: an earlier batch could not be committed.
         """
         chunk = chunk_id(data)
-        if not self.has(chunk) or self._is_damaged(chunk):
+        if not self._can_rely_on(chunk, kind) or self._is_damaged(chunk):
             segment = self._open[kind]
             self._pending.add(chunk)
             segment.ids.append(chunk)
@@ -302,6 +319,31 @@ class ChunkWriter:
         while self._committed:
             self._pending.difference_update(self._committed.popleft())
         return self._environment.get(Table.CHUNKS, chunk) is not None
+
+    def rely_on(self, tree: ChunkId) -> None:
+        """Note that trees that will be added name what this tree of the store names, or the tree itself."""
+        self._relied.add(tree)
+
+    def _can_rely_on(self, chunk: ChunkId, kind: Kind) -> bool:
+        """Whether the store has, or will have, a chunk so that what is added may name it.
+
+        A tree that is there as file data (somebody backs up a copy of one) does not do: a prune might remove it after what it names.
+        """
+        if chunk in self._pending:
+            return True
+        if not self.has(chunk) or (kind is Kind.TREE and self._is_among_data(chunk)):
+            return False
+        self._relied.add(chunk)
+        return True
+
+    def _is_among_data(self, chunk: ChunkId) -> bool:
+        with self._environment.read() as view:
+            location = view.get(Table.CHUNKS, chunk)
+            segment = view.get(Table.SEGMENTS, segment_key(unpack_location(location).segment)) if location is not None else None
+            try:
+                return segment is None or parse_header(segment).kind is not Kind.TREE
+            except (CorruptionError, FormatError):
+                return False  # `doubt` is what tells damage
 
     def doubt(self) -> None:
         """The store is damaged somewhere: from now on, read what it has of a chunk that is added, and store it again if that is bad.
@@ -380,9 +422,12 @@ class ChunkWriter:
         if not batch or self._failure is not None or self._is_abandoned:
             return
 
+        sweeps = self._sweeps
+
         def apply(transaction: WriteTransaction) -> None:
-            last = transaction.last_key(Table.SEGMENTS)
-            number = int.from_bytes(last, "big") if last else 0
+            nonlocal sweeps
+            sweeps = self._judge_relied(transaction)
+            number = last_segment(transaction)
             if number >= _SEGMENTS_MAX:
                 message = f"the store {self._environment.path} has a segment with the impossible number {number}; nothing was stored"
                 raise CorruptionError(message, hint="run `yester check`")
@@ -400,8 +445,48 @@ class ChunkWriter:
                     change(transaction)
 
         self._environment.write(apply)
+        self._sweeps = sweeps
         self._committed.append([chunk for segment, _ in batch for chunk in segment.chunks])
         self.counts.stored_bytes += sum(len(encoded) for _, encoded in batch)
+
+    def _judge_relied(self, transaction: WriteTransaction) -> int:
+        """Compare what was relied on with what is there, if a prune has swept since; returns how many sweeps there were."""
+        sweeps = stored_number(transaction.get(Table.META, SWEEPS_KEY))
+        if sweeps != self._sweeps:
+            for chunk in list(self._relied):  # a copy in one step: the thread that adds goes on
+                if transaction.get(Table.CHUNKS, chunk) is None:
+                    message = (
+                        f"a prune of the store {self._environment.path} removed what was about to be used again; nothing was published"
+                    )
+                    raise SweptError(message, hint="do it again: what is missing is stored anew")
+        return sweeps
+
+
+SWEEPS_KEY = b"sweeps"
+_LAST_SEGMENT_KEY = b"last_segment"
+
+
+def stored_number(value: bytes | memoryview | None) -> int:
+    """A number of the table `meta`; 0 if it is not there."""
+    return int.from_bytes(value or b"", "little")
+
+
+def last_segment(view: ReadTransaction) -> int:
+    """The highest number that a segment has or had; 0 before the first. Numbers are not used again: readers keep segments by them."""
+    last = view.last_key(Table.SEGMENTS)
+    return max(int.from_bytes(last, "big") if last else 0, stored_number(view.get(Table.META, _LAST_SEGMENT_KEY)))
+
+
+def count_sweep(transaction: WriteTransaction) -> None:
+    """Have whoever adds chunks look again at what they rely on: some were removed from the index in this transaction."""
+    transaction.put(Table.META, SWEEPS_KEY, (stored_number(transaction.get(Table.META, SWEEPS_KEY)) + 1).to_bytes(8, "little"))
+
+
+def remove_segments(transaction: WriteTransaction, numbers: Iterable[int]) -> None:
+    """Remove segments that no entry of the index names."""
+    transaction.put(Table.META, _LAST_SEGMENT_KEY, last_segment(transaction).to_bytes(8, "little"))
+    for number in numbers:
+        transaction.delete(Table.SEGMENTS, segment_key(number))
 
 
 def _as_store_failure(error: BaseException) -> BaseException:

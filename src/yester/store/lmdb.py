@@ -384,7 +384,30 @@ class Environment:
         """What the file has of pages that nothing uses: they are written again before it grows. Old readers may still pin some."""
         with self.read() as view:
             free = int(self._env.info()["last_pgno"]) + 1 - view.used_pages() - _OWN_PAGES
-        return max(0, free) * int(self._env.stat()["psize"])
+        return max(0, free) * self.page_bytes
+
+    @property
+    def page_bytes(self) -> int:
+        """The size of a page."""
+        return int(self._env.stat()["psize"])
+
+    def copy_to(self, folder: Path) -> None:
+        """Write all that is in it into a data file in `folder`, which is empty; without free pages, and durable.
+
+        Raises:
+            StoreFullError, StoreAccessError: it could not be written.
+        """
+        with _translated(self.path):
+            self._env.copy(os.fspath(folder), compact=True)
+        copy = os.open(folder / DATA_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(copy)
+        finally:
+            os.close(copy)
+
+    def file_bytes(self) -> int:
+        """How large the data file is."""
+        return (self.path / DATA_FILE).stat().st_size
 
     def clear_stale_readers(self) -> int:
         """Free the slots of readers whose process is gone; each pins pages until then. Returns how many."""

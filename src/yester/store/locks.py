@@ -5,7 +5,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from yester.errors import StoreAccessError
@@ -39,8 +39,36 @@ def file_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
                     on_busy(os.pread(lock, _HOLDER_BYTES_MAX, 0).decode("ascii", "replace").strip() or "another process")
                     told = True
                 time.sleep(_POLL_S)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: then who waits does not hear who has it
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(lock)
+
+
+@contextmanager
+def shared_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock that this file stands for together with others who do; `on_busy` must raise, and hears who has it alone.
+
+    Where the file cannot be opened, since it is not there and cannot be made, nothing is held: nobody can have it alone either.
+    """
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            lock = -1
+    except OSError:
+        lock = -1
+    try:
+        if lock >= 0:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_busy(os.pread(lock, _HOLDER_BYTES_MAX, 0).decode("ascii", "replace").strip() or "another process")
+        yield
+    finally:
+        if lock >= 0:
+            os.close(lock)

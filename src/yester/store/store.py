@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: MIT
 """A store: opening and making one, its parameters, its snapshots, and what backups remember of their sources.
 
-A store is a directory with `data.mdb` and `lock.mdb` (LMDB's), `backup.lock`, and a lock for each live folder. Several processes may
-have it open; one `Store` a process and directory.
+A store is a directory with `data.mdb` and `lock.mdb` (LMDB's), locks (docs/concurrency.md), and `leases`, a folder in which each process
+that has it open holds one. Several processes may have it open; one `Store` a process and directory.
 """
 
 import fcntl
 import logging
 import os
+import re
+import shutil
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -38,20 +40,40 @@ from yester.core.records import (
     encode_snapshot,
 )
 from yester.core.times import snapshot_name
-from yester.errors import ConflictError, CorruptionError, FormatError, LimitError, NotFoundError, StoreAccessError, YesterError
-from yester.store.chunks import ChunkReader, ChunkWriter
+from yester.errors import (
+    BusyError,
+    ConflictError,
+    CorruptionError,
+    FormatError,
+    LimitError,
+    NotFoundError,
+    StoreAccessError,
+    StoreFullError,
+    SweptError,
+    YesterError,
+)
+from yester.store.chunks import ChunkReader, ChunkWriter, last_segment, stored_number
 from yester.store.datafile import DATA_FILE
-from yester.store.lmdb import LOCK_FILE, MAP_BYTES, Environment, ReadTransaction, Table, WriteTransaction
-from yester.store.locks import file_lock
+from yester.store.leases import LEASES_FOLDER, HeldLease, held, list_leases
+from yester.store.lmdb import LOCK_FILE, MAP_BYTES, Environment, ReadTransaction, Result, Table, WriteTransaction
+from yester.store.locks import file_lock, shared_lock
 
 FORMAT_VERSION = 1
 _FORMAT_KEY = b"format"
 _GENERATION_KEY = b"snapshots_generation"
 _BACKUP_LOCK_FILE = "backup.lock"
+_PRUNE_LOCK_FILE = "prune.lock"
+_USE_LOCK_FILE = "use.lock"
+COMPACT_FOLDER = "compact.new"
+"""In which a smaller data file is written; left over only after a crash (`store.compact`)."""
+_LIVE_LOCK = re.compile(r"live-[0-9]+\.lock")
 _STORE_BYTES_MIN = 2 * 4096
 """LMDB begins a data file with two pages, of at least so many bytes; a full disk may have had room for only one."""
 _PLENTY_BYTES = 1 << 30
-_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE}
+_RESERVE_FILE = "reserve"
+_RESERVE_BYTES = 4 * 1024 * 1024
+"""Room for some transactions that remove things: LMDB needs new pages for that, too, and a full disk has none."""
+_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE, _PRUNE_LOCK_FILE, _USE_LOCK_FILE, _RESERVE_FILE}
 
 _log = logging.getLogger(__name__)
 
@@ -75,20 +97,29 @@ class StoredSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ForgottenSnapshot:
-    """A snapshot that was forgotten, and when. All that it needs is in the store as long as it is listed."""
+    """A snapshot that was forgotten, when, and the generation of snapshots that began with it.
+
+    All that it needs is in the store as long as it is listed.
+    """
 
     stored: StoredSnapshot
     forgotten_ns: int
+    generation: int
 
 
 class Store:
     """An open store. Methods that read may be called from any thread; writing belongs to one thread at a time."""
 
-    def __init__(self, path: Path, environment: Environment, parameters: Parameters) -> None:
-        """Use `Store.open` or `Store.create`."""
+    def __init__(self, path: Path, environment: Environment, parameters: Parameters, resources: ExitStack) -> None:
+        """Use `Store.open` or `Store.create`. `resources` is closed with the store."""
         self.path = path
         self.environment = environment
         self.parameters = parameters
+        self._resources = resources
+        self._lease: HeldLease | None = None
+        if not environment.readonly:
+            self._lease = HeldLease(self.leases_folder, generation=self.snapshots_generation())
+            resources.callback(self._lease.release)
 
     @classmethod
     def create(cls, path: Path, *, chunking: ChunkParams | None = None, map_bytes: int = MAP_BYTES) -> Self:
@@ -128,25 +159,26 @@ class Store:
     def _create_alone(cls, path: Path, chunking: ChunkParams, map_bytes: int) -> Self:
         """As `create`, in a directory in which nobody else makes a store meanwhile."""
         names = _list_store(path) or set()
-        if not names <= _FILES:
+        if not all(name in _FILES or name in (LEASES_FOLDER, COMPACT_FOLDER) or _LIVE_LOCK.fullmatch(name) for name in names):
             message = f"{path} is not empty and is not a store; nothing was changed"
             raise ConflictError(message, hint="name a missing or empty folder with --store")
         if _is_unfinished(path, names):
             (path / DATA_FILE).unlink(missing_ok=True)
-        environment = Environment(path, create=True, map_bytes=map_bytes)
-        parameters = Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking)
+        with ExitStack() as resources:
+            resources.enter_context(_use(path))
+            environment = resources.enter_context(Environment(path, create=True, map_bytes=map_bytes))
+            parameters = Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking)
 
-        def put_format(transaction: WriteTransaction) -> bool:
-            if transaction.get(Table.META, _FORMAT_KEY) is not None:
-                return False
-            transaction.put(Table.META, _FORMAT_KEY, msgspec.msgpack.encode(parameters))
-            return True
+            def put_format(transaction: WriteTransaction) -> bool:
+                if transaction.get(Table.META, _FORMAT_KEY) is not None:
+                    return False
+                transaction.put(Table.META, _FORMAT_KEY, msgspec.msgpack.encode(parameters))
+                return True
 
-        if not environment.write(put_format):
-            environment.close()
-            message = f"{path} is a store already; nothing was changed"
-            raise ConflictError(message)
-        return cls(path, environment, parameters)
+            if not environment.write(put_format):
+                message = f"{path} is a store already; nothing was changed"
+                raise ConflictError(message)
+            return cls(path, environment, parameters, resources.pop_all())
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False, map_bytes: int = MAP_BYTES) -> Self:
@@ -155,6 +187,7 @@ class Store:
         Raises:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
             CorruptionError: damaged beyond opening. StoreAccessError: the operating system refuses.
+            BusyError: it is being compacted.
         """
         names = _list_store(path)
         if names and _is_unfinished(path, names):
@@ -163,20 +196,45 @@ class Store:
             message = f"{path} is a folder with other things in it, not a store"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
         readonly = readonly or (names is not None and not os.access(path, os.W_OK))
-        environment = Environment(path, readonly=readonly, map_bytes=map_bytes)
-        try:
+        with ExitStack() as resources:
+            if names:
+                resources.enter_context(_use(path))
+            environment = resources.enter_context(Environment(path, readonly=readonly, map_bytes=map_bytes))
             if not readonly:
                 environment.clear_stale_readers()
+                if names and COMPACT_FOLDER in names:  # nobody is compacting: the right to use the store is held
+                    shutil.rmtree(path / COMPACT_FOLDER, ignore_errors=True)
             with environment.read() as view:
                 parameters = _read_parameters(view, path)
-        except BaseException:
-            environment.close()
-            raise
-        return cls(path, environment, parameters)
+            return cls(path, environment, parameters, resources.pop_all())
 
     def close(self) -> None:
         """End all use; readers and writers of this store must be finished."""
-        self.environment.close()
+        self._resources.close()
+
+    @property
+    def leases_folder(self) -> Path:
+        """Where leases are: see `store.leases`."""
+        return self.path / LEASES_FOLDER
+
+    def renew_lease(self) -> None:
+        """Let go of what was forgotten until now: nothing of it is read any more. About 2 µs where nothing was."""
+        if self._lease is not None:
+            self._lease.renew(self.snapshots_generation())
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """Hold a lease for adding chunks: those added meanwhile are kept although nothing published names them yet.
+
+        From before a writer is made until what it added is published, or a live folder's rows name it.
+        """
+        with self.environment.read() as view:
+            last = last_segment(view)
+        with held(HeldLease(self.leases_folder, generation=self.snapshots_generation(), last_segment=last)) as lease:
+            if not lease.is_held:
+                message = f"cannot make a file in {self.leases_folder}; nothing was stored"
+                raise StoreAccessError(message, hint="see whose it is, and whether its disk is full or mounted read-only")
+            yield
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +249,7 @@ class Store:
     def writer(self) -> ChunkWriter:
         """A new chunk writer. Several may write at once: what two of them store is stored twice, and nothing worse.
 
-        Until something removes chunks, nobody needs a lock for that; a backup holds `backup_lock` for the sake of its source.
+        Who will publish what it adds holds `adding` from before until after that.
         """
         return ChunkWriter(self.environment)
 
@@ -202,13 +260,17 @@ class Store:
         """
         return file_lock(self.path / _BACKUP_LOCK_FILE, on_wait)
 
+    def prune_lock(self, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Hold the right to remove chunks, as `backup_lock` is that to back up."""
+        return file_lock(self.path / _PRUNE_LOCK_FILE, on_wait)
+
     def add_snapshot(self, snapshot: Snapshot) -> StoredSnapshot:
         """Publish a snapshot in one transaction; durable on return.
 
         The record's `name` is set here: that of its time, with a number where its source has a snapshot of that second.
 
         Raises:
-            CorruptionError: its root tree is not in the store; nothing was published.
+            SweptError: its root tree is not in the store (any more); nothing was published.
         """
         return self.environment.write(lambda transaction: put_snapshot(transaction, snapshot))
 
@@ -247,7 +309,11 @@ class Store:
 
     def snapshots_generation(self) -> int:
         """Changes whenever a snapshot is added or removed. About 2 µs."""
-        return int.from_bytes(self.environment.get(Table.META, _GENERATION_KEY) or b"", "little")
+        return stored_number(self.environment.get(Table.META, _GENERATION_KEY))
+
+    def snapshots_generation_in(self, view: ReadTransaction) -> int:
+        """As `snapshots_generation`, of a view."""
+        return stored_number(view.get(Table.META, _GENERATION_KEY))
 
     def find_snapshots_by_id(self, hex_prefix: str) -> list[StoredSnapshot]:
         """Snapshots whose id in hex starts so. An empty or odd prefix of hex digits is fine; none match other text."""
@@ -277,6 +343,7 @@ class Store:
 
         def apply(transaction: WriteTransaction) -> list[StoredSnapshot]:
             found = []
+            generation = stored_number(transaction.get(Table.META, _GENERATION_KEY)) + 1
             for id_ in ids:
                 if transaction.get(Table.PINS, id_) is not None:
                     message = f"snapshot {id_.hex()[:12]} is pinned; nothing was forgotten"
@@ -287,14 +354,15 @@ class Store:
                     continue
                 where, encoded = bytes(key), bytes(record)
                 found.append(_stored(encoded))
-                transaction.put(Table.FORGOTTEN, where, encode_forgotten(Forgotten(RECORD_VERSION, now_ns, encoded)))
+                forgotten = Forgotten(RECORD_VERSION, now_ns, encoded, generation)
+                transaction.put(Table.FORGOTTEN, where, encode_forgotten(forgotten))
                 transaction.delete(Table.SNAPSHOTS, where)
                 transaction.delete(Table.SNAPSHOT_IDS, id_)
             if found:
                 _count_generation(transaction)
             return found
 
-        return self.environment.write(apply)
+        return self.write_freeing(apply)
 
     def undelete(self, ids: Collection[SnapshotId]) -> list[StoredSnapshot]:
         """Make forgotten snapshots what they were before, all or none; durable on return.
@@ -370,16 +438,73 @@ class Store:
         free = disk.f_bavail * disk.f_frsize
         return free if free > _PLENTY_BYTES else free + self.environment.reusable_bytes()
 
+    def keep_reserve(self, *, free_bytes_min: int = _PLENTY_BYTES) -> None:
+        """See that there is a file to remove when the disk is full, for `write_freeing`; not on a disk with less free than this."""
+        path = self.path / _RESERVE_FILE
+        disk = self.environment.disk()
+        if path.exists() or disk.f_bavail * disk.f_frsize < free_bytes_min:
+            return
+        with suppress(OSError):
+            reserve = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(reserve, 0, _RESERVE_BYTES)
+            finally:
+                os.close(reserve)
+
+    def write_freeing(self, apply: Callable[[WriteTransaction], Result]) -> Result:
+        """As `Environment.write`, for what will make room: where the disk is full it has what `keep_reserve` kept.
+
+        Raises:
+            StoreFullError: that was not enough; nothing was changed.
+        """
+        try:
+            return self.environment.write(apply)
+        except StoreFullError as full:
+            try:
+                os.unlink(self.path / _RESERVE_FILE)
+                return self.environment.write(apply)
+            except (OSError, StoreAccessError):
+                raise full from None
+
     def last_transaction(self) -> int:
         """Changes whenever anything in the store does."""
         return self.environment.last_transaction()
+
+
+def _use(path: Path) -> AbstractContextManager[None]:
+    """Hold the right to have the store open, which all may that only do not want to be alone.
+
+    Raises:
+        BusyError: it is being compacted.
+    """
+
+    def refuse(holder: str) -> None:
+        message = f"the store {path} is being compacted by {holder}; it was not opened"
+        raise BusyError(message, hint="try again when that has ended")
+
+    return shared_lock(path / _USE_LOCK_FILE, refuse)
+
+
+def use_alone(path: Path) -> AbstractContextManager[None]:
+    """Hold the right to have the store open alone.
+
+    Raises:
+        BusyError: some process has it open. StoreAccessError: the store may not be written.
+    """
+
+    def refuse(_holder: str) -> None:
+        users = sorted({lease.process for lease in list_leases(path / LEASES_FOLDER)})
+        message = f"the store {path} is open in other processes ({', '.join(map(str, users)) or 'of other users'}); nothing was changed"
+        raise BusyError(message, hint="unmount what is mounted (`yester status`), let backups end, and try again")
+
+    return file_lock(path / _USE_LOCK_FILE, refuse)
 
 
 def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSnapshot:
     """Publish a snapshot in a transaction that does more than that; see `Store.add_snapshot`."""
     if transaction.get(Table.CHUNKS, snapshot.root.content) is None:
         message = f"the root folder of the new snapshot of {snapshot.source} is not in the store; nothing was published"
-        raise CorruptionError(message)
+        raise SweptError(message, hint="do it again: what is missing is stored anew")
     prefix = _source_prefix(snapshot.source)
     base = snapshot_name(snapshot.time_ns)
     second = snapshot.time_ns - snapshot.time_ns % 10**9
@@ -410,7 +535,7 @@ def iter_forgotten(view: ReadTransaction, start: bytes = b"") -> Iterator[tuple[
     for key, value in view.iterate_from(Table.FORGOTTEN, start):
         try:
             forgotten = decode_forgotten(value)
-            yield key, ForgottenSnapshot(_stored(forgotten.record), forgotten.forgotten_ns)
+            yield key, ForgottenSnapshot(_stored(forgotten.record), forgotten.forgotten_ns, forgotten.generation)
         except (CorruptionError, FormatError) as error:
             _log_left_out(key, error)
 
@@ -458,7 +583,7 @@ def _log_left_out(key: bytes, error: YesterError) -> None:
 
 def _count_generation(transaction: WriteTransaction) -> None:
     """Have everybody notice that snapshots came or went."""
-    generation = int.from_bytes(transaction.get(Table.META, _GENERATION_KEY) or b"", "little")
+    generation = stored_number(transaction.get(Table.META, _GENERATION_KEY))
     transaction.put(Table.META, _GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
 
 
@@ -511,7 +636,9 @@ def _list_store(path: Path) -> set[str] | None:
 
 def _is_unfinished(path: Path, names: set[str]) -> bool:
     """Whether making a store in this directory ended before it had any content. A store that was in use is not mistaken for that."""
-    if LOCK_FILE not in names or not names <= {LOCK_FILE, DATA_FILE}:
+    if names == {_USE_LOCK_FILE}:
+        return True
+    if LOCK_FILE not in names or not names <= {_USE_LOCK_FILE, LOCK_FILE, DATA_FILE}:
         return False
     return DATA_FILE not in names or (path / DATA_FILE).stat().st_size < _STORE_BYTES_MIN
 

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""Marking what a store needs: everything that can be reached from its roots, exactly (docs/adr/0009).
+
+Roots are snapshots, forgotten snapshots that are kept, rows of live folders, and the trees, lists and tables in *young* segments:
+those that somebody may be about to publish. Nothing is guessed and nothing is left out: a root that cannot be read, or a tree
+below one, raises, since what it names would be taken for garbage. Only a chunk that is known to be lost (table `damaged`) may be missing.
+
+File data that is missing is counted and no error: nothing hangs on it.
+
+Memory: a bit at each place (`engine.places`), and the ids of what is not at one of these.
+"""
+
+import stat
+from collections.abc import Iterable
+
+from yester.core.content import HOLE, LIST_MAGIC, SPAN_BYTES, Content, unpack_spans
+from yester.core.ids import ID_BYTES, ChunkId, chunk_id
+from yester.core.node_row import NodeRow, decode_row
+from yester.core.node_table import TABLE_MAGIC, tables_below
+from yester.core.records import TREE_MAGIC, Snapshot, decode_forgotten, decode_snapshot, decode_tree
+from yester.engine.places import Places, SegmentReader
+from yester.engine.trees import read_tree_record
+from yester.errors import CorruptionError, FormatError, YesterError
+from yester.store.chunks import Location, segment_key, unpack_location
+from yester.store.live import iter_names, load_rows
+from yester.store.lmdb import Environment, ReadTransaction, Table
+from yester.store.segments import Kind, parse_header
+
+MARKED = 1
+"""The chunk at this place is needed."""
+_FOLLOWED = 2
+"""It was read as the record of a folder, and what that names is marked."""
+_LISTED = 4
+"""It was read as a span list, and what that names is marked."""
+
+
+class Marker:
+    """Marks. Takes a view with each call: marks of one stay true in a later one, as chunks do not change."""
+
+    def __init__(self, environment: Environment, places: Places) -> None:
+        self.places = places
+        self.missing_chunks = 0
+        """Of file data, each time that it is needed."""
+        self.lost: set[ChunkId] = set()
+        """Chunks that are needed and known to be lost."""
+        self._reader = SegmentReader(environment)
+        self._elsewhere: dict[ChunkId, int] = {}
+        """Bits of what is at no place: in segments that were written later."""
+
+    def mark_snapshots(self, view: ReadTransaction) -> int:
+        """Mark what snapshots need; how many there are."""
+        count = 0
+        for _, record in view.iterate(Table.SNAPSHOTS):
+            self.mark_snapshot(view, decode_snapshot(bytes(record)))
+            count += 1
+        return count
+
+    def mark_forgotten(self, view: ReadTransaction, *, but: set[bytes]) -> None:
+        """Mark what forgotten snapshots need, except those under the keys `but`."""
+        if view.has_table(Table.FORGOTTEN):
+            for key, value in view.iterate(Table.FORGOTTEN):
+                if key not in but:
+                    self.mark_snapshot(view, decode_snapshot(decode_forgotten(value).record))
+
+    def mark_snapshot(self, view: ReadTransaction, snapshot: Snapshot) -> None:
+        """Mark what one snapshot needs."""
+        self._follow(view, [snapshot.root.tree])
+        if snapshot.live is not None:
+            self._follow(view, [ChunkId(snapshot.live.table)])
+
+    def mark_live_folders(self, view: ReadTransaction) -> None:
+        """Mark what the rows of live folders need."""
+        for name in iter_names(view):
+            for number, stored in load_rows(view, name).nodes.items():
+                self._mark_row(view, decode_row(number, stored))
+
+    def mark_young(self, view: ReadTransaction, numbers: Iterable[int]) -> None:
+        """Mark what the trees, lists and tables in these segments need, whether or not anything names them.
+
+        One of them may be a remnant of something that a prune has cleared away since, and need what is not there any more.
+        """
+        for number in numbers:
+            stored = view.get(Table.SEGMENTS, segment_key(number))
+            if stored is None or parse_header(stored).kind is not Kind.TREE:
+                continue
+            payload, bounds = self._reader.segment(view, number)
+            for place in range(len(bounds) - 1):
+                data = payload[bounds[place] : bounds[place + 1]]
+                chunk = chunk_id(data)
+                index = view.get(Table.CHUNKS, chunk)
+                if index is not None and unpack_location(index) == Location(number, place):
+                    self._mark_young_chunk(view, chunk, data)
+
+    def _mark_row(self, view: ReadTransaction, row: NodeRow) -> None:
+        if row.folder_base is not None:
+            self._follow(view, row.folder_base)
+        else:
+            self._mark_content(view, row.file_base, is_strict=True)
+
+    def _mark_young_chunk(self, view: ReadTransaction, chunk: ChunkId, data: memoryview) -> None:
+        """A chunk of a tree segment: a record, a list, or a part of a record, which may begin like either."""
+        if data[:1] == LIST_MAGIC and len(data) > 1:
+            spans = bytes(data[2:])
+            self._mark_content(view, Content(data[1], spans), is_strict=False)
+            if not self._begins_in_trees(view, Content(data[1], spans)):
+                return  # a file's, whose bytes are no record
+        elif data[:1] not in (TREE_MAGIC, TABLE_MAGIC):
+            return
+        self._follow(view, [chunk], is_strict=False)
+
+    def _begins_in_trees(self, view: ReadTransaction, content: Content) -> bool:
+        """Whether the first bytes of a content are in a tree segment, as the parts of a folder's record are."""
+        while len(content.spans) >= SPAN_BYTES:
+            index = view.get(Table.CHUNKS, content.spans[:ID_BYTES])
+            segment = view.get(Table.SEGMENTS, segment_key(unpack_location(index).segment)) if index is not None else None
+            if segment is None:
+                return False
+            if not content.level:
+                return parse_header(segment).kind is Kind.TREE
+            data = bytes(self._read(view, ChunkId(content.spans[:ID_BYTES])))
+            content = Content(content.level - 1, data[2:])
+        return False
+
+    def _follow(self, view: ReadTransaction, roots: Iterable[ChunkId], *, is_strict: bool = True) -> None:
+        """Mark trees and node tables, and all below them."""
+        waiting = list(roots)
+        source = _Source(self, view)
+        while waiting:
+            record_id = waiting.pop()
+            if not self._is_first_time(view, record_id, _FOLLOWED, is_strict=is_strict):
+                continue
+            try:
+                record = read_tree_record(source, record_id)
+                if record[:1] == TABLE_MAGIC:
+                    waiting += tables_below(record)
+                    continue
+                entries = decode_tree(record).entries
+            except (CorruptionError, FormatError) as error:
+                if is_strict:
+                    raise _unreadable(record_id, error, what="the record of a folder") from error
+                self._unmark(view, record_id, _FOLLOWED)  # whoever really needs it shall find that out
+                continue
+            for entry in entries:
+                if stat.S_ISREG(entry.mode):
+                    self._mark_content(view, entry.file_content, is_strict=is_strict)
+                elif stat.S_ISDIR(entry.mode) and len(entry.content) == ID_BYTES:
+                    waiting.append(entry.tree)
+
+    def _mark_content(self, view: ReadTransaction, content: Content, *, is_strict: bool) -> None:
+        """Mark the chunks of a file, and its lists."""
+        spans = content.spans
+        for at in range(0, len(spans) - SPAN_BYTES + 1, SPAN_BYTES):
+            chunk = ChunkId(spans[at : at + ID_BYTES])
+            if not content.level:
+                if chunk != HOLE and not self._mark(view, chunk, MARKED):
+                    self.missing_chunks += 1
+            elif self._is_first_time(view, chunk, _LISTED, is_strict=is_strict):
+                try:
+                    data = bytes(self._read(view, chunk))
+                    if data[:2] != LIST_MAGIC + bytes([(content.level - 1) & 0xFF]):
+                        message = "it is none"
+                        raise CorruptionError(message)
+                    unpack_spans(data[2:])
+                except (CorruptionError, FormatError) as error:
+                    if is_strict:
+                        raise _unreadable(chunk, error, what="a span list") from error
+                    self._unmark(view, chunk, _LISTED)
+                    continue
+                self._mark_content(view, Content(content.level - 1, data[2:]), is_strict=is_strict)
+
+    def _is_first_time(self, view: ReadTransaction, chunk: ChunkId, bit: int, *, is_strict: bool) -> bool:
+        """Mark a chunk that names others. Whether it is there and this was not asked before."""
+        before = self._bits(view, chunk)
+        if before is None:
+            is_known = view.has_table(Table.DAMAGED) and view.get(Table.DAMAGED, chunk) is not None
+            if is_known:
+                self.lost.add(chunk)
+            elif is_strict:
+                message = f"chunk {chunk.hex()}, which names others, is not in the store; nothing was freed"
+                raise CorruptionError(message, hint="run `yester check`, then `yester repair`")
+            return False
+        if before & bit:
+            return False
+        self._mark(view, chunk, MARKED | bit)
+        return True
+
+    def _bits(self, view: ReadTransaction, chunk: ChunkId) -> int | None:
+        """The bits of a chunk; None if it is not in the store."""
+        index = view.get(Table.CHUNKS, chunk)
+        if index is None:
+            return None
+        at = self.places.find(unpack_location(index))
+        return self.places.bits[at] if at >= 0 else self._elsewhere.get(chunk, 0)
+
+    def _mark(self, view: ReadTransaction, chunk: ChunkId, bits: int) -> bool:
+        """Set bits of a chunk; False if it is not in the store."""
+        index = view.get(Table.CHUNKS, chunk)
+        if index is None:
+            return False
+        at = self.places.find(unpack_location(index))
+        if at >= 0:
+            self.places.bits[at] |= bits
+        elif bits != MARKED:
+            self._elsewhere[chunk] = self._elsewhere.get(chunk, 0) | bits
+        return True
+
+    def _unmark(self, view: ReadTransaction, chunk: ChunkId, bit: int) -> None:
+        """Take a bit of a chunk back that was just set."""
+        index = view.get(Table.CHUNKS, chunk)
+        at = self.places.find(unpack_location(index)) if index is not None else -1
+        if at >= 0:
+            self.places.bits[at] &= ~bit
+        else:
+            self._elsewhere.pop(chunk, None)
+
+    def read(self, view: ReadTransaction, chunk: ChunkId) -> memoryview:
+        """A chunk that is part of a record; it is marked.
+
+        Raises:
+            CorruptionError: it is missing, or not what was written.
+        """
+        self._mark(view, chunk, MARKED)
+        return self._read(view, chunk)
+
+    def _read(self, view: ReadTransaction, chunk: ChunkId) -> memoryview:
+        index = view.get(Table.CHUNKS, chunk)
+        if index is None:
+            message = f"chunk {chunk.hex()} is not in the store"
+            raise CorruptionError(message)
+        return self._reader.read(view, chunk, unpack_location(index))
+
+
+class _Source:
+    """The chunks of one view, as `ChunkSource`."""
+
+    def __init__(self, marker: Marker, view: ReadTransaction) -> None:
+        self._marker = marker
+        self._view = view
+
+    def read(self, chunk: ChunkId) -> memoryview:
+        """See `Marker.read`."""
+        return self._marker.read(self._view, chunk)
+
+
+def _unreadable(chunk: ChunkId, error: YesterError, *, what: str) -> CorruptionError:
+    message = f"{what}, {chunk.hex()}, cannot be read: {error.message}; what it names is not known, so nothing was freed"
+    return CorruptionError(message, hint="run `yester check`, then `yester repair`, then prune again")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Every place for a chunk in a store, numbered through, and reading segments in one view: what checking and pruning share.
+
+Flat arrays, about 5 bytes a place and 16 a segment: no set of ids, which would take twenty times as much.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict
+from itertools import pairwise
+
+from yester.core.ids import ChunkId, chunk_id
+from yester.errors import CorruptionError
+from yester.store.chunks import Location, segment_key
+from yester.store.lmdb import Environment, ReadTransaction, Table
+from yester.store.segments import Codec, parse_header
+
+_SEGMENTS_KEPT = 24
+
+
+class Places:
+    """The places: each has the length of the chunk there, and bits that mean what their user says."""
+
+    def __init__(self) -> None:
+        self.numbers = array("Q")
+        """Of the segments, rising."""
+        self.starts = array("Q", [0])
+        """Where the places of each segment begin, and the end of the last."""
+        self.lengths = array("I")
+        self.bits = bytearray()
+
+    def add_segment(self, number: int, bounds: tuple[int, ...]) -> None:
+        """Add a segment; numbers rise."""
+        self.numbers.append(number)
+        self.lengths.extend(end - start for start, end in pairwise(bounds))
+        self.bits.extend(bytes(max(0, len(bounds) - 1)))
+        self.starts.append(len(self.bits))
+
+    def find(self, location: Location) -> int:
+        """The number of a place; -1 if there is none."""
+        index = bisect_left(self.numbers, location.segment)
+        if index == len(self.numbers) or self.numbers[index] != location.segment:
+            return -1
+        at = self.starts[index] + location.place
+        return at if at < self.starts[index + 1] else -1
+
+
+class SegmentReader:
+    """Chunks as of one transaction, checked against their ids; the most recently used segments stay decoded.
+
+    Segments do not change, so it may be used with one transaction after the other.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._codec = Codec()
+        self._cache: OrderedDict[int, tuple[memoryview, tuple[int, ...]]] = OrderedDict()
+
+    def read(self, view: ReadTransaction, chunk: ChunkId, location: Location) -> memoryview:
+        """The chunk at a location, which exists.
+
+        Raises:
+            CorruptionError, FormatError: its bytes are not those, or its segment cannot be read.
+        """
+        payload, bounds = self.segment(view, location.segment)
+        data = payload[bounds[location.place] : bounds[location.place + 1]] if location.place + 1 < len(bounds) else memoryview(b"")
+        if chunk_id(data) != chunk:
+            message = f"chunk {chunk.hex()} in segment {location.segment} is damaged"
+            raise CorruptionError(message)
+        return data
+
+    def segment(self, view: ReadTransaction, number: int) -> tuple[memoryview, tuple[int, ...]]:
+        """A segment's decoded payload and the bounds of its chunks.
+
+        Raises:
+            CorruptionError, FormatError: it is not there, or cannot be read.
+        """
+        found = self._cache.get(number)
+        if found is None:
+            stored = view.get(Table.SEGMENTS, segment_key(number))
+            if stored is None:
+                message = f"segment {number} is missing"
+                raise CorruptionError(message)
+            header = parse_header(stored)
+            found = self._cache[number] = memoryview(self._codec.decode(stored, header)), header.bounds
+            self._environment.release_pages(len(stored))
+            if len(self._cache) > _SEGMENTS_KEPT:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(number)
+        return found

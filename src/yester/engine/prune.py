@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: MIT
+"""Giving space back: removing what no root needs, while backups, mounts and live folders run (docs/adr/0009).
+
+1. *Mark*, in one view of the store: `engine.mark` finds what is needed. Anything that cannot be read ends the prune here.
+2. *Sweep*: take rows out of the chunk index. The first transaction removes forgotten snapshots whose time is over, and all trees, lists and
+   tables that are not marked; then data goes, some thousand rows at a time. Each transaction first marks what was published or
+   committed since the last look, so it removes nothing that anybody has come to need; whoever is about to commit something that
+   names a removed chunk notices (`ChunkWriter`) and begins again.
+3. *Clear*: remove segments of which no row is left, and rewrite those with much waste: live chunks go into new segments, rows
+   and old segments change in the same transaction. Readers look again where a segment is gone (`ChunkReader`).
+
+*Young* segments, written since the oldest lease for adding was taken, are not touched, and what is in them counts as needed.
+
+Ends anywhere harmlessly: after each transaction the store is whole. What is left of a sweep, segments without rows, the next prune clears.
+"""
+
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from yester.core.ids import ID_BYTES, ChunkId, chunk_id
+from yester.core.records import decode_seen
+from yester.engine.mark import MARKED, Marker
+from yester.engine.places import Places
+from yester.engine.steps import StepProgress
+from yester.errors import CorruptionError, FormatError, StoreAccessError
+from yester.store.chunks import (
+    Location,
+    count_sweep,
+    last_segment,
+    remove_segments,
+    segment_key,
+    unpack_location,
+)
+from yester.store.leases import Lease, list_leases
+from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, WriteTransaction
+from yester.store.segments import SEGMENT_BYTES, Codec, Kind, parse_header
+from yester.store.store import ForgottenSnapshot, Store, iter_forgotten
+
+ROWS_MAX = 20_000
+"""Rows of the index that one transaction removes: 0.1 s."""
+SEGMENTS_MAX = 16
+"""Segments that one transaction writes or removes."""
+WASTE_MAX = 0.05
+"""Of what is needed: so much waste may stay in segments, since rewriting those that have least of it gains least."""
+_SMALL_BYTES = SEGMENT_BYTES // 4
+_SMALL_SEGMENTS_MIN = 8
+"""So many segments with less than a quarter of one's bytes are put together, as frequent small backups leave them."""
+_CATCH_UP_SEGMENTS = 8
+"""With no more new segments than these, what is left to mark is marked in the transaction itself."""
+
+
+@dataclass(slots=True)
+class PruneReport:
+    """What was, or in a dry run would be, removed. Bytes are those of segments as stored, but for `dead_bytes`."""
+
+    removed: list[ForgottenSnapshot] = field(default_factory=list)
+    """Forgotten snapshots whose time was over."""
+    in_grace: int = 0
+    """Forgotten ones that can be had back."""
+    leased: int = 0
+    """Forgotten ones that a process may still read."""
+    leases: tuple[Lease, ...] = ()
+    """Those that kept something."""
+    dead_chunks: int = 0
+    dead_bytes: int = 0
+    """Of these chunks, before compression."""
+    removed_segments: int = 0
+    rewritten_segments: int = 0
+    new_segments: int = 0
+    freed_bytes: int = 0
+    """What the file has more of to write again."""
+    damaged_segments: int = 0
+    """Left as they are, since something in them is damaged."""
+    missing_chunks: int = 0
+    """Needed file data that is not there."""
+    file_bytes: int = 0
+    reusable_bytes: int = 0
+    """Of the file, in the end."""
+
+
+def prune(
+    store: Store,
+    *,
+    grace_ns: int,
+    dry_run: bool = False,
+    now_ns: int | None = None,
+    progress: StepProgress | None = None,
+    on_wait: Callable[[str], None] = lambda _holder: None,
+) -> PruneReport:
+    """Remove what nothing needs. Snapshots forgotten less than `grace_ns` ago are kept. Each step is durable when the next begins.
+
+    Takes as long as reading all trees once, and rewriting the segments with waste. One prune at a time; `on_wait` hears of another.
+
+    Raises:
+        CorruptionError, FormatError: something that names others cannot be read; nothing was freed.
+        StoreFullError: what was freed so far stays so.
+        StoreAccessError: leases cannot be listed, or the store may not be written; nothing was freed.
+    """
+    if store.environment.readonly:
+        message = f"the store {store.path} may not be written; nothing was freed"
+        raise StoreAccessError(message, hint="see whose it is, and whether its disk is mounted read-only")
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    progress = progress or StepProgress()
+    with store.prune_lock(on_wait):
+        store.renew_lease()  # this process reads nothing that was forgotten
+        run = _Prune(store, progress)
+        run.mark(grace_ns=grace_ns, now_ns=now_ns)
+        if not dry_run:
+            run.sweep()
+            run.clear()
+            store.keep_reserve()
+        return run.finish()
+
+
+class _Prune:
+    """One run."""
+
+    def __init__(self, store: Store, progress: StepProgress) -> None:
+        self._store = store
+        self._environment = store.environment
+        self._progress = progress
+        self._report = PruneReport()
+        self._places = Places()
+        self._kinds = bytearray()
+        """Of the segments, in the order of the places; 0 of one that cannot be read."""
+        self._stored_bytes = array("Q")
+        self._marker = Marker(store.environment, self._places)
+        self._old_last = 0
+        """Segments with higher numbers are young."""
+        self._looked_last = 0
+        """Trees in segments up to this one are marked, where that is to be done."""
+        self._looked_generation = 0
+        self._expired: dict[bytes, ForgottenSnapshot] = {}
+        self._dead: dict[Kind, bytearray] = {kind: bytearray() for kind in Kind}
+        """Ids of chunks to remove, by the kind of their segments."""
+
+    # Step 1.
+
+    def mark(self, *, grace_ns: int, now_ns: int) -> None:
+        with self._environment.read() as view:
+            last = last_segment(view)
+            leases = self._list_leases()  # after the view: who takes one now adds to segments after the last
+            self._old_last = min([last, *(lease.last_segment for lease in leases if lease.last_segment is not None)])
+            self._looked_last, self._looked_generation = last, self._store.snapshots_generation_in(view)
+            self._judge_forgotten(view, leases, grace_ns=grace_ns, now_ns=now_ns)
+            self._list_segments(view)
+            self._progress.begin("folders")
+            marker = self._marker
+            marker.mark_snapshots(view)
+            marker.mark_forgotten(view, but=set(self._expired))
+            marker.mark_live_folders(view)
+            marker.mark_young(view, range(self._old_last + 1, last + 1))
+            self._find_dead(view)
+
+    def _list_leases(self) -> list[Lease]:
+        try:
+            return list_leases(self._store.leases_folder)
+        except OSError as error:
+            message = f"cannot see who uses the store {self._store.path}: {error}; nothing was freed"
+            raise StoreAccessError(message, hint="see whose the folder `leases` in it is") from error
+
+    def _judge_forgotten(self, view: ReadTransaction, leases: list[Lease], *, grace_ns: int, now_ns: int) -> None:
+        """Find the forgotten snapshots whose time is over. One from the future, since a clock was wrong, is kept."""
+        report = self._report
+        keeping: set[Lease] = set()
+        for key, forgotten in iter_forgotten(view):
+            holders = [lease for lease in leases if lease.generation < forgotten.generation]
+            if now_ns - forgotten.forgotten_ns < grace_ns:
+                report.in_grace += 1
+            elif holders:
+                report.leased += 1
+                keeping.update(holders)
+            else:
+                self._expired[key] = forgotten
+        keeping.update(lease for lease in leases if lease.last_segment is not None)
+        report.removed = list(self._expired.values())
+        report.leases = tuple(sorted(keeping, key=lambda lease: lease.process))
+
+    def _list_segments(self, view: ReadTransaction) -> None:
+        self._progress.begin("segments", view.count(Table.SEGMENTS))
+        for key, stored in view.iterate(Table.SEGMENTS):
+            number = int.from_bytes(key, "big")
+            try:
+                header = parse_header(stored)
+                bounds, kind = header.bounds, int(header.kind)
+            except (CorruptionError, FormatError):
+                bounds, kind = (0,), 0
+            self._places.add_segment(number, bounds)
+            self._kinds.append(kind)
+            self._stored_bytes.append(len(stored))
+            self._environment.release_pages(TOUCHED_BYTES)
+            self._progress.done += 1
+
+    def _find_dead(self, view: ReadTransaction) -> None:
+        """Collect the ids of chunks that nothing needs, of segments that are not young."""
+        self._progress.begin("chunk index", view.count(Table.CHUNKS))
+        places = self._places
+        kinds = dict(zip(places.numbers, self._kinds, strict=True))
+        for key, value in view.iterate(Table.CHUNKS):
+            self._progress.done += 1
+            location = unpack_location(value)
+            at = places.find(location)
+            if at >= 0 and location.segment <= self._old_last and not places.bits[at] & MARKED:
+                self._dead[Kind(kinds[location.segment])] += key
+                self._report.dead_chunks += 1
+                self._report.dead_bytes += places.lengths[at]
+
+    # Step 2.
+
+    def sweep(self) -> None:
+        total = sum(map(len, self._dead.values())) // ID_BYTES
+        self._progress.begin("sweeping", total)
+        if total or self._expired:
+            self._sweep_rows(list(_ids(self._dead[Kind.TREE])), expired=self._expired)
+        dead_data = self._dead[Kind.DATA]
+        for start in range(0, len(dead_data), ROWS_MAX * ID_BYTES):
+            self._sweep_rows(list(_ids(dead_data[start : start + ROWS_MAX * ID_BYTES])))
+        self._dead = {kind: bytearray() for kind in Kind}
+        self._forget_seen()
+
+    def _sweep_rows(self, ids: list[ChunkId], *, expired: dict[bytes, ForgottenSnapshot] | None = None) -> None:
+        """Remove these rows of the index, but for those that somebody has come to need."""
+        while True:
+            with self._environment.read() as view:
+                if last_segment(view) - self._looked_last <= _CATCH_UP_SEGMENTS:
+                    break
+                self._catch_up(view)
+
+        def apply(transaction: WriteTransaction) -> None:
+            self._catch_up(transaction)
+            is_swept = False
+            for chunk in ids:
+                value = transaction.get(Table.CHUNKS, chunk)
+                at = self._places.find(unpack_location(value)) if value is not None else -1
+                if at >= 0 and not self._places.bits[at] & MARKED:
+                    is_swept |= transaction.delete(Table.CHUNKS, chunk)
+                    transaction.looked_at(1)
+            for key, forgotten in (expired or {}).items():
+                value = transaction.get(Table.FORGOTTEN, key)
+                if value is not None and next(iter_forgotten(transaction, key))[1] == forgotten:
+                    transaction.delete(Table.FORGOTTEN, key)
+            if is_swept:
+                count_sweep(transaction)
+
+        self._store.write_freeing(apply)
+        self._progress.done += len(ids)
+
+    def _catch_up(self, view: ReadTransaction) -> None:
+        """Mark what was published, or committed as trees, since the last look. What was forgotten since is kept as it is.
+
+        A snapshot that was forgotten and is wanted back has moved from the one table to the other.
+        """
+        generation = self._store.snapshots_generation_in(view)
+        if generation != self._looked_generation:
+            self._marker.mark_snapshots(view)
+            self._marker.mark_forgotten(view, but=set(self._expired))
+            self._looked_generation = generation
+        last = last_segment(view)
+        self._marker.mark_young(view, range(self._looked_last + 1, last + 1))
+        self._looked_last = last
+
+    def _forget_seen(self) -> None:
+        """Remove what backups remember of folders whose trees are gone: they could not use it."""
+        gone = []
+        with self._environment.read() as view:
+            for key, value in view.iterate(Table.SCAN):
+                try:
+                    tree = decode_seen(value).tree
+                except (CorruptionError, FormatError):
+                    continue
+                if view.get(Table.CHUNKS, tree) is None:
+                    gone.append((key, tree))
+
+        def apply(transaction: WriteTransaction) -> None:
+            for key, tree in gone:
+                value = transaction.get(Table.SCAN, key)
+                if value is not None and transaction.get(Table.CHUNKS, tree) is None and decode_seen(value).tree == tree:
+                    transaction.delete(Table.SCAN, key)
+
+        if gone:
+            self._store.write_freeing(apply)
+
+    # Step 3.
+
+    def clear(self) -> None:
+        waste = _Waste(self._places, self._count_rows())
+        old = [index for index, number in enumerate(self._places.numbers) if number <= self._old_last]
+        empty = [index for index in old if self._kinds[index] and not waste.rows[index]]
+        self._progress.begin("clearing", len(empty))
+        for start in range(0, len(empty), SEGMENTS_MAX):
+            batch = empty[start : start + SEGMENTS_MAX]
+            self._remove_segments(batch)
+            self._report.removed_segments += len(batch)
+            self._report.freed_bytes += sum(self._stored_bytes[index] for index in batch)
+            self._progress.done += len(batch)
+        for kind in Kind:
+            wasteful = waste.choose([index for index in old if self._kinds[index] == kind and waste.rows[index]])
+            self._progress.begin("rewriting", len(wasteful))
+            self._rewrite(kind, wasteful, waste)
+
+    def _remove_segments(self, indexes: list[int]) -> None:
+        numbers = [self._places.numbers[index] for index in indexes]
+        self._store.write_freeing(lambda transaction: remove_segments(transaction, numbers))
+
+    def _count_rows(self) -> bytearray:
+        """For each place whether a row of the index names it."""
+        named = bytearray(len(self._places.bits))
+        with self._environment.read() as view:
+            for _, value in view.iterate(Table.CHUNKS):
+                at = self._places.find(unpack_location(value))
+                if at >= 0:
+                    named[at] = 1
+        return named
+
+    def _rewrite(self, kind: Kind, indexes: list[int], waste: "_Waste") -> None:
+        """Write the chunks of these segments that a row names into new ones, and remove these; some segments a transaction."""
+        codec = Codec()
+        group: list[_Moved] = []
+        sources: list[int] = []
+        for index in indexes:
+            moved = self._live_chunks(codec, index)
+            self._progress.done += 1
+            if len(moved) != waste.rows[index]:
+                self._report.damaged_segments += 1  # what is left of it may be of use to a repair
+                continue
+            group += moved
+            sources.append(index)
+            if sum(len(chunk.data) for chunk in group) >= SEGMENTS_MAX * SEGMENT_BYTES:
+                self._commit_rewritten(codec, kind, group, sources)
+                group, sources = [], []
+        if sources:
+            self._commit_rewritten(codec, kind, group, sources)
+
+    def _live_chunks(self, codec: Codec, index: int) -> list["_Moved"]:
+        """The chunks of a segment that a row names, in order, checked against their ids."""
+        number = self._places.numbers[index]
+        with self._environment.read() as view:
+            stored = view.get(Table.SEGMENTS, segment_key(number))
+            if stored is None:
+                return []
+            header = parse_header(stored)
+            payload = memoryview(codec.decode(stored, header))
+            self._environment.release_pages(len(stored))
+            found = []
+            for place in range(header.chunk_count):
+                data = payload[header.bounds[place] : header.bounds[place + 1]]
+                chunk = chunk_id(data)
+                location = Location(number, place)
+                if _is_at(view, chunk, location):
+                    found.append(_Moved(chunk, data, location))
+            return found
+
+    def _commit_rewritten(self, codec: Codec, kind: Kind, group: list["_Moved"], sources: list[int]) -> None:
+        segments = [(codec.encode(kind, [chunk.data for chunk in part]), part) for part in _in_segments(group)]
+
+        def apply(transaction: WriteTransaction) -> None:
+            number = last_segment(transaction)
+            for encoded, part in segments:
+                number += 1
+                transaction.put(Table.SEGMENTS, segment_key(number), encoded)
+                for place, chunk in enumerate(part):
+                    # Stored again meanwhile, by somebody who doubted it: then that copy counts.
+                    if _is_at(transaction, chunk.id, chunk.location):
+                        transaction.put(Table.CHUNKS, chunk.id, Location(number, place).pack())
+            remove_segments(transaction, map(self._places.numbers.__getitem__, sources))
+
+        self._store.write_freeing(apply)
+        self._report.rewritten_segments += len(sources)
+        self._report.new_segments += len(segments)
+        self._report.freed_bytes += sum(self._stored_bytes[index] for index in sources) - sum(len(encoded) for encoded, _ in segments)
+
+    def finish(self) -> PruneReport:
+        report = self._report
+        report.missing_chunks = self._marker.missing_chunks
+        report.file_bytes, report.reusable_bytes = self._environment.file_bytes(), self._environment.reusable_bytes()
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A chunk that goes from a place to a new segment."""
+
+    id: ChunkId
+    data: memoryview
+    location: Location
+
+
+class _Waste:
+    """How much of each segment nobody needs."""
+
+    def __init__(self, places: Places, named: bytearray) -> None:
+        self._places = places
+        self.rows = array("Q")
+        """How many rows of the index name each segment."""
+        self._live_bytes = array("Q")
+        self._raw_bytes = array("Q")
+        for index in range(len(places.numbers)):
+            start, end = places.starts[index], places.starts[index + 1]
+            self.rows.append(named.count(1, start, end))
+            lengths = places.lengths[start:end]
+            self._raw_bytes.append(sum(lengths))
+            self._live_bytes.append(sum(length for at, length in enumerate(lengths, start) if named[at]))
+
+    def choose(self, indexes: list[int]) -> list[int]:
+        """Which of these segments to rewrite, in order: the most wasteful until little waste is left, and small ones if they are many."""
+        waste = sum(self._raw_bytes[index] - self._live_bytes[index] for index in indexes)
+        allowed = WASTE_MAX * sum(self._live_bytes[index] for index in indexes)
+        chosen = set()
+        for index in sorted(indexes, key=self._share, reverse=True):
+            if waste <= allowed:
+                break
+            waste -= self._raw_bytes[index] - self._live_bytes[index]
+            chosen.add(index)
+        small = [index for index in indexes if self._live_bytes[index] < _SMALL_BYTES]
+        if len(small) >= _SMALL_SEGMENTS_MIN:
+            chosen.update(small)
+        return sorted(chosen)
+
+    def _share(self, index: int) -> float:
+        return 1 - self._live_bytes[index] / self._raw_bytes[index] if self._raw_bytes[index] else 0.0
+
+
+def _is_at(view: ReadTransaction, chunk: ChunkId, location: Location) -> bool:
+    """Whether the index says that a chunk is there."""
+    value = view.get(Table.CHUNKS, chunk)
+    return value is not None and unpack_location(value) == location
+
+
+def _ids(joined: bytearray) -> Iterator[ChunkId]:
+    for at in range(0, len(joined), ID_BYTES):
+        yield ChunkId(bytes(joined[at : at + ID_BYTES]))
+
+
+def _in_segments(group: list[_Moved]) -> Iterator[list[_Moved]]:
+    """Chunks in runs of about a segment's size."""
+    part: list[_Moved] = []
+    size_bytes = 0
+    for chunk in group:
+        part.append(chunk)
+        size_bytes += len(chunk.data)
+        if size_bytes >= SEGMENT_BYTES:
+            yield part
+            part, size_bytes = [], 0
+    if part:
+        yield part

@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: MIT
+"""Pruning frees exactly what nothing needs, whatever else goes on; docs/adr/0009."""
+
+import shutil
+import stat
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Items, Plan, plant_data, publish
+from tests.engine.sandbox import MakeStore, Sandbox
+from yester.core.ids import ChunkId, chunk_id
+from yester.core.records import RECORD_VERSION, Entry, Snapshot, Tree, decode_tree
+from yester.engine import prune as prune_module
+from yester.engine.check import check
+from yester.engine.files import iter_pieces
+from yester.engine.prune import PruneReport, prune
+from yester.engine.trees import TreeReader, store_tree
+from yester.errors import CorruptionError, SweptError
+from yester.store.chunks import ChunkWriter, unpack_location
+from yester.store.leases import HeldLease, list_leases
+from yester.store.lmdb import Table, WriteTransaction
+from yester.store.segments import Kind
+from yester.store.store import Store, StoredSnapshot
+
+NOW_NS = T0_NS + 1000 * DAY_NS
+Result = TypeVar("Result")
+
+
+def prune_now(store: Store, *, dry_run: bool = False) -> PruneReport:
+    return prune(store, grace_ns=0, now_ns=NOW_NS, dry_run=dry_run)
+
+
+def forget(store: Store, *snapshots: StoredSnapshot, now_ns: int = NOW_NS) -> None:
+    store.forget([stored.id for stored in snapshots], now_ns=now_ns)
+    store.renew_lease()
+
+
+def indexed(store: Store) -> set[bytes]:
+    with store.environment.read() as view:
+        return {key for key, _ in view.iterate(Table.CHUNKS)}
+
+
+def segments(store: Store) -> int:
+    with store.environment.read() as view:
+        return view.count(Table.SEGMENTS)
+
+
+def needed(plan: Items) -> set[bytes]:
+    """The ids of all that a folder of this plan is made of."""
+    sink = _Ids()
+    plant_slowly(sink, plan, lambda: None)
+    return sink.ids
+
+
+@dataclass
+class _Ids:
+    ids: set[bytes] = field(default_factory=set)
+
+    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
+        chunk = chunk_id(data)
+        self.ids.add(chunk)
+        return chunk
+
+
+def plant_slowly(writer: "ChunkWriter | _Ids", plan: Plan, pause: Callable[[], None], name: bytes = b"") -> Entry:
+    """As `planting.plant`, with a pause after each chunk and each tree."""
+    if isinstance(plan, bytes):
+        content = plant_data(writer, SMALL_CHUNKS, plan)  # type: ignore[arg-type]  # all that it needs is `add`
+        pause()
+        return Entry(name, stat.S_IFREG | 0o644, 0, 0, T0_NS, T0_NS, len(plan), content.level, content.spans)
+    assert isinstance(plan, Mapping)
+    entries = tuple(plant_slowly(writer, below, pause, str(item).encode()) for item, below in sorted(plan.items()))
+    tree = store_tree(Tree(RECORD_VERSION, {}, {}, entries), SMALL_CHUNKS, lambda record: writer.add(Kind.TREE, record))
+    pause()
+    return Entry(name, stat.S_IFDIR | 0o755, 0, 0, T0_NS, T0_NS, 0, 0, tree)
+
+
+def contents(store: Store, root: Entry) -> Plan:
+    """What an archived folder holds, as a plan."""
+    chunks = store.reader()
+    trees = TreeReader(chunks)
+
+    def look(entry: Entry) -> Plan:
+        if stat.S_ISREG(entry.mode):
+            return b"".join(piece or b"" for _, piece in iter_pieces(chunks, entry.file_content))
+        return {child.name.decode(): look(child) for child in trees.read(entry.tree).entries}
+
+    return look(root)
+
+
+def test_what_was_forgotten_is_kept_as_long_as_it_can_be_had_back(store: Store) -> None:
+    first, second = publish(store, {"a": b"one", "both": b"b"}), publish(store, {"a": b"two", "both": b"b"})
+    before = indexed(store)
+    forget(store, first, now_ns=NOW_NS)
+
+    report = prune(store, grace_ns=DAY_NS, now_ns=NOW_NS + DAY_NS - 1)
+    assert (report.in_grace, report.removed, report.dead_chunks) == (1, [], 0)
+    assert indexed(store) == before
+    assert store.undelete([first.id]) == [first]
+
+    forget(store, first, now_ns=NOW_NS)
+    report = prune(store, grace_ns=DAY_NS, now_ns=NOW_NS + DAY_NS)
+    assert [forgotten.stored for forgotten in report.removed] == [first]
+    assert store.forgotten_snapshots() == []
+    assert len(indexed(store)) == len(before) - 2  # the file and the folder
+    assert contents(store, second.snapshot.root) == {"a": b"two", "both": b"b"}
+
+
+def test_a_clock_that_was_ahead_keeps_what_it_forgot(store: Store) -> None:
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first, now_ns=NOW_NS + 100 * DAY_NS)
+    assert prune_now(store).in_grace == 1
+    assert store.undelete([first.id]) == [first]
+
+
+def test_a_dry_run_says_what_would_go_and_leaves_it(store: Store) -> None:
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first)
+    before = indexed(store)
+    would = prune_now(store, dry_run=True)
+    assert indexed(store) == before
+    assert [forgotten.stored for forgotten in store.forgotten_snapshots()] == [first]
+    did = prune_now(store)
+    assert (would.removed, would.dead_chunks, would.dead_bytes) == (did.removed, did.dead_chunks, did.dead_bytes)
+    assert did.dead_chunks == 2
+
+
+def test_segments_with_waste_are_rewritten_and_others_are_not(make_store: MakeStore) -> None:
+    store = make_store(chunking=SMALL_CHUNKS)
+    kept = {f"kept{number}": bytes([number]) * 1000 for number in range(100)}
+    first = publish(store, {**kept, **{f"gone{number}": b"x%03d" % number * 250 for number in range(100)}})
+    publish(store, kept)
+    forget(store, first)
+    report = prune_now(store)
+    assert report.rewritten_segments > 0
+    assert report.freed_bytes > 0
+    assert check(store, read_data=True).unneeded_chunks == 0
+    again = prune_now(store)
+    assert (again.rewritten_segments, again.removed_segments, again.dead_chunks) == (0, 0, 0)
+
+
+def test_many_small_segments_are_put_together(store: Store) -> None:
+    for number in range(12):
+        publish(store, {f"f{below}": b"%d" % below for below in range(number + 1)})
+    before = segments(store)
+    prune_now(store)
+    assert segments(store) < before // 4
+    for number, stored in enumerate(store.snapshots()):
+        assert contents(store, stored.snapshot.root) == {f"f{below}": b"%d" % below for below in range(number + 1)}
+
+
+def test_numbers_of_removed_segments_are_not_used_again(store: Store) -> None:
+    publish(store, {"a": b"one"})
+    gone = publish(store, {"a": b"two"})
+    with store.environment.read() as view:
+        last = view.last_key(Table.SEGMENTS)
+    assert last is not None
+    forget(store, gone)
+    prune_now(store)
+    publish(store, {"a": b"three"})
+    with store.environment.read() as view:
+        now = view.last_key(Table.SEGMENTS)
+    assert now is not None
+    assert now > last
+
+
+def test_a_reader_finds_a_chunk_again_that_was_moved(store: Store) -> None:
+    reader = store.reader()
+    stored = [publish(store, {f"f{below}": b"%d" % below for below in range(number + 1)}) for number in range(12)]
+    reader.read(stored[0].snapshot.root.tree)
+    location = store.environment.get(Table.CHUNKS, stored[0].snapshot.root.tree)
+    prune_now(store)
+    assert store.environment.get(Table.CHUNKS, stored[0].snapshot.root.tree) != location
+    for snapshot in stored:
+        assert decode_tree(reader.read(snapshot.snapshot.root.tree)).entries
+
+
+def test_a_damaged_tree_ends_a_prune_before_anything_is_freed(make_store: MakeStore) -> None:
+    store = make_store(may_be_damaged=True)
+    first, second = publish(store, {"a": b"one"}), publish(store, {"sub": {"b": b"two"}})
+    forget(store, first)
+    before = indexed(store)
+    tree = decode_tree(store.reader().read(second.snapshot.root.tree)).entries[0].tree
+    store.environment.write(lambda transaction: transaction.delete(Table.CHUNKS, tree))
+    with pytest.raises(CorruptionError, match="nothing was freed"):
+        prune_now(store)
+    assert indexed(store) == before - {tree}
+    assert store.undelete([first.id])
+
+
+@pytest.mark.expect_log("left out")
+@pytest.mark.parametrize("table", [Table.SNAPSHOTS, Table.FORGOTTEN])
+def test_a_damaged_snapshot_ends_a_prune_before_anything_is_freed(make_store: MakeStore, table: Table) -> None:
+    store = make_store(may_be_damaged=True)
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first)
+    before = indexed(store)
+    store.environment.write(lambda transaction: transaction.put(table, b"docs\0" + bytes(8), b"\x95nothing"))
+    with pytest.raises(CorruptionError):
+        prune_now(store)
+    assert indexed(store) == before
+
+
+def test_data_that_is_missing_is_told_and_ends_nothing(make_store: MakeStore) -> None:
+    store = make_store(may_be_damaged=True)
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"b": b"two"})
+    forget(store, first)
+    store.environment.write(lambda transaction: transaction.delete(Table.CHUNKS, chunk_id(b"two")))
+    report = prune_now(store)
+    assert report.missing_chunks == 1
+    assert chunk_id(b"one") not in indexed(store)
+
+
+def test_a_segment_with_a_damaged_chunk_is_left_to_a_repair(make_store: MakeStore) -> None:
+    store = make_store(may_be_damaged=True)
+    kept = {f"kept{number}": bytes([number]) * 1000 for number in range(3)}
+    first = publish(store, {**kept, **{f"gone{number}": b"x%03d" % number * 250 for number in range(100)}})
+    publish(store, kept)
+    lost = chunk_id(b"elsewhere")
+
+    def mislead(transaction: WriteTransaction) -> None:
+        location = transaction.get(Table.CHUNKS, chunk_id(kept["kept0"]))
+        assert location is not None
+        transaction.put(Table.CHUNKS, lost, bytes(location))
+        transaction.delete(Table.CHUNKS, chunk_id(kept["kept0"]))
+
+    store.environment.write(mislead)
+    forget(store, first)
+    assert prune_now(store).damaged_segments == 0  # nothing needs `lost`: it is swept, and the rest is whole
+    assert chunk_id(kept["kept1"]) in indexed(store)
+
+
+def test_what_backups_remember_of_swept_folders_goes_with_them(sandbox: Sandbox) -> None:
+    sandbox.write("gone/a", b"one")
+    first = sandbox.back_up().stored
+    shutil.rmtree(sandbox.folder / "gone")
+    sandbox.write("b", b"two")
+    sandbox.back_up()
+    assert first is not None
+    forget(sandbox.store, first)
+    prune_now(sandbox.store)
+    report = check(sandbox.store, read_data=True)
+    assert (report.findings, report.unneeded_chunks) == ((), 0)
+
+
+def test_a_backup_whose_last_snapshot_was_swept_stores_it_again(sandbox: Sandbox) -> None:
+    sandbox.write("sub/a", b"one")
+    stored = sandbox.back_up().stored
+    assert stored is not None
+    forget(sandbox.store, stored)
+    prune_now(sandbox.store)
+    assert indexed(sandbox.store) == set()
+    again = sandbox.back_up().stored
+    assert again is not None
+    assert contents(sandbox.store, again.snapshot.root) == {"sub": {"a": b"one"}}
+
+
+def test_file_data_that_looks_like_a_tree_is_stored_as_a_tree_again(store: Store) -> None:
+    stored = publish(store, {"a": b"one"})
+    record = bytes(store.reader().read(stored.snapshot.root.tree))
+    forget(store, stored)
+    prune_now(store)
+    copy = publish(store, {"copy": record}, "copies")
+    assert contents(store, copy.snapshot.root) == {"copy": record}
+    assert contents(store, publish(store, {"a": b"one"}).snapshot.root) == {"a": b"one"}
+    with store.environment.read() as view:
+        location = view.get(Table.CHUNKS, stored.snapshot.root.tree)
+        assert location is not None
+        segment = view.get(Table.SEGMENTS, unpack_location(location).segment.to_bytes(8, "big"))
+        assert segment is not None
+        assert segment[3] == Kind.TREE
+
+
+# --- leases -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_for_reading_keeps_what_was_forgotten_after_it_was_taken(store: Store) -> None:
+    first, second, _ = (publish(store, {"a": b"%d" % number}) for number in range(3))
+    forget(store, first)
+    lease = HeldLease(store.leases_folder, generation=store.snapshots_generation())
+    forget(store, second)
+
+    report = prune_now(store)
+    assert [forgotten.stored for forgotten in report.removed] == [first]
+    assert report.leased == 1
+    assert contents(store, second.snapshot.root) == {"a": b"1"}
+
+    lease.renew(store.snapshots_generation())
+    assert [forgotten.stored for forgotten in prune_now(store).removed] == [second]
+    lease.release()
+
+
+def test_a_lease_for_adding_keeps_what_nothing_names_yet(store: Store) -> None:
+    publish(store, {"a": b"one"})
+    with store.adding():
+        with store.writer() as writer:
+            root = plant_slowly(writer, {"b": b"two"}, lambda: None)
+        prune_now(store)
+        stored = store.add_snapshot(Snapshot(RECORD_VERSION, "other", "", T0_NS, T0_NS, root))
+    assert contents(store, stored.snapshot.root) == {"b": b"two"}
+
+
+def test_without_a_lease_what_nothing_names_goes(store: Store) -> None:
+    publish(store, {"a": b"one"})
+    with store.writer() as writer:
+        root = plant_slowly(writer, {"b": b"two"}, lambda: None)
+    prune_now(store)
+    with pytest.raises(SweptError):
+        store.add_snapshot(Snapshot(RECORD_VERSION, "other", "", T0_NS, T0_NS, root))
+
+
+def test_what_a_tree_names_that_is_about_to_be_published_is_kept(store: Store) -> None:
+    """Also where somebody relied on what was garbage already."""
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first)
+    with store.adding():
+        with store.writer() as writer:
+            root = plant_slowly(writer, {"c": b"one"}, lambda: None)
+        prune_now(store)
+        stored = store.add_snapshot(Snapshot(RECORD_VERSION, "other", "", T0_NS, T0_NS, root))
+    assert contents(store, stored.snapshot.root) == {"c": b"one"}
+
+
+def test_what_a_writer_relied_on_and_a_prune_swept_ends_the_writer(store: Store) -> None:
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first)
+
+    def add(writer: ChunkWriter) -> None:
+        with writer:
+            writer.add(Kind.DATA, b"one")
+            prune_now(store)
+            plant_slowly(writer, {"c": b"one"}, lambda: None)
+
+    with store.adding(), pytest.raises(SweptError):
+        add(store.writer())
+    assert check(store, read_data=True).unneeded_chunks == 0
+
+
+# --- everything at once -------------------------------------------------------------------------------------------------
+
+FILES = [b"a" * 10, b"b" * 20, b"c" * 3000]
+SUBFOLDERS: list[Items] = [{"p": FILES[0]}, {"p": FILES[1], "q": FILES[2]}, {"p": {"q": FILES[0]}}]
+FOLDERS: list[Items] = [*({"x": file} for file in FILES), *({"x": below} for below in SUBFOLDERS), {"x": SUBFOLDERS[0], "y": FILES[1]}]
+"""Few, and alike: what one backup adds is what another has just forgotten."""
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["back up", "begin", "begin and flush"]), st.integers(0, len(FOLDERS) - 1)),
+        st.tuples(st.sampled_from(["step", "step", "forget", "prune"]), st.integers(0, 7)),
+        st.tuples(st.sampled_from(["step", "step", "undelete", "look", "prune"]), st.integers(0, 7)),
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+class World:
+    """A store to which things happen one after the other, also in the midst of a prune."""
+
+    def __init__(self, store: Store, operations: list[tuple[str, int]]) -> None:
+        self.store = store
+        self.waiting = list(reversed(operations))
+        self.backups: list[Iterator[None]] = []
+        self.plans: dict[bytes, Items] = {}
+        self.leases: list[tuple[HeldLease, set[bytes]]] = []
+        self.is_pruning = False
+        self.clock_ns = T0_NS
+
+    def run(self) -> None:
+        while self.waiting:
+            self.do_next()
+            self.judge()
+        for lease, _ in self.leases:
+            lease.release()
+        self.leases = []
+        for backup in self.backups:
+            list(backup)
+        self.judge()
+
+    def do_next(self) -> None:
+        what, number = self.waiting.pop()
+        snapshots, forgotten = self.store.snapshots(), self.store.forgotten_snapshots()
+        match what:
+            case "back up":
+                list(self.back_up(FOLDERS[number], is_flushed=False))
+            case "begin" | "begin and flush":
+                self.backups.append(self.back_up(FOLDERS[number], is_flushed=what != "begin"))
+            case "step" if self.backups:
+                backup = self.backups[number % len(self.backups)]
+                if next(backup, "ended") == "ended":
+                    self.backups.remove(backup)
+            case "forget" if snapshots:
+                self.store.forget([snapshots[number % len(snapshots)].id], now_ns=NOW_NS)
+            case "undelete" if forgotten:
+                self.store.undelete([forgotten[number % len(forgotten)].stored.id])
+            case "look" if self.leases and number % 2:
+                self.leases.pop(0)[0].release()
+            case "look":
+                lease = HeldLease(self.store.leases_folder, generation=self.store.snapshots_generation())
+                self.leases.append((lease, {stored.id for stored in snapshots}))
+            case "prune" if not self.is_pruning:
+                self.prune()
+
+    def back_up(self, plan: Items, *, is_flushed: bool) -> Iterator[None]:
+        """A backup that goes on by a step each time it is asked."""
+        with ExitStack() as stack:
+            stack.enter_context(self.store.adding())
+            while True:
+                try:
+                    with self.store.writer() as writer:
+                        root = yield from self.plant(writer, plan, is_flushed=is_flushed)
+                    yield
+                    self.clock_ns += 1
+                    snapshot = Snapshot(RECORD_VERSION, "docs", "", self.clock_ns, self.clock_ns, root)
+                    self.plans[self.store.add_snapshot(snapshot).id] = plan
+                except SweptError:
+                    yield
+                else:
+                    return
+
+    def plant(self, writer: ChunkWriter, plan: Plan, *, is_flushed: bool, name: bytes = b"") -> Generator[None, None, Entry]:
+        """As `plant_slowly`."""
+        if isinstance(plan, bytes):
+            content = plant_data(writer, SMALL_CHUNKS, plan)
+            entry = Entry(name, stat.S_IFREG | 0o644, 0, 0, T0_NS, T0_NS, len(plan), content.level, content.spans)
+        else:
+            assert isinstance(plan, Mapping)
+            entries = []
+            for item, below in sorted(plan.items()):
+                entries.append((yield from self.plant(writer, below, is_flushed=is_flushed, name=str(item).encode())))
+            tree = Tree(RECORD_VERSION, {}, {}, tuple(entries))
+            tree_id = store_tree(tree, SMALL_CHUNKS, lambda record: writer.add(Kind.TREE, record))
+            entry = Entry(name, stat.S_IFDIR | 0o755, 0, 0, T0_NS, T0_NS, 0, 0, tree_id)
+        if is_flushed:
+            writer.flush()
+        yield
+        return entry
+
+    def prune(self) -> None:
+        self.is_pruning = True
+        try:
+            prune_now(self.store)
+        finally:
+            self.is_pruning = False
+
+    def interfere(self) -> None:
+        """Between two steps of a prune."""
+        if self.is_pruning:
+            self.is_pruning = False
+            for _ in range(3):
+                if self.waiting and self.waiting[-1][0] != "prune":
+                    self.do_next()
+            self.is_pruning = True
+
+    def judge(self) -> None:
+        """All that can be named is there, and what it names."""
+        present = indexed(self.store)
+        for stored in [*self.store.snapshots(), *(forgotten.stored for forgotten in self.store.forgotten_snapshots())]:
+            assert needed(self.plans[stored.id]) <= present
+        for _, ids in self.leases:
+            for id_ in ids:
+                assert needed(self.plans[id_]) <= present
+        reader = self.store.reader()
+        for chunk in present:
+            data = bytes(reader.read(ChunkId(chunk)))
+            if data[:1] == b"T" and len(data) < SMALL_CHUNKS.max_bytes:
+                for entry in decode_tree(data).entries:
+                    spans = entry.content if stat.S_ISDIR(entry.mode) else b""
+                    assert not spans or spans in present
+
+
+@given(OPERATIONS)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+def test_a_prune_frees_what_nothing_needs_and_nothing_else_whatever_happens_meanwhile(
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int]]
+) -> None:
+    with Store.create(tmp_path_factory.mktemp("prune") / "store", chunking=SMALL_CHUNKS) as store, pytest.MonkeyPatch.context() as patch:
+        store._lease.release()  # type: ignore[union-attr]  # this process is many here, each with leases of its own
+        store._lease = None
+        world = World(store, operations)
+        write = store.environment.write
+
+        def interrupted_write(apply: Callable[[WriteTransaction], Result]) -> Result:
+            world.interfere()
+            return write(apply)
+
+        def interrupted_list(folder: Path) -> object:
+            world.interfere()
+            leases = list_leases(folder)
+            world.interfere()
+            return leases
+
+        patch.setattr(store.environment, "write", interrupted_write)
+        patch.setattr(prune_module, "list_leases", interrupted_list)
+        patch.setattr(prune_module, "ROWS_MAX", 2)
+        patch.setattr(prune_module, "SEGMENTS_MAX", 2)
+        world.run()
+        prune_now(store)
+        kept = [needed(world.plans[stored.id]) for stored in store.snapshots()]
+        assert indexed(store) == set().union(*kept)
+        report = check(store, read_data=True)
+        assert (report.findings, report.findings_more) == ((), 0)
+        for stored in store.snapshots():
+            assert contents(store, stored.snapshot.root) == world.plans[stored.id]
