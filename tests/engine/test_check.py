@@ -401,7 +401,7 @@ def test_what_backups_remember_is_checked(damaged: Store) -> None:
             writer.after_trees(seen_change("docs", path, SeenDirectory(RECORD_VERSION, seen_tree, (UNTRUSTED,))))
     put(damaged, Table.SCAN, b"\0" * 32, b"\xc1")
     report = check(damaged, read_data=False)
-    assert kinds(report) == ["scan", "scan"]
+    assert kinds(report) == ["scan"]  # of what cannot be read: a prune may take a folder that only backups remember
     drop(damaged, Table.CHUNKS, chunk_id(b"lost"))
     assert "new snapshots will have the same damage" in check(damaged, read_data=False).findings[-1].what
 

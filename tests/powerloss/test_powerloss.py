@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Power loss during backups, and during work in a live folder: whatever the disk kept, all that was acknowledged is there, and it goes on.
+"""Power loss at any disk write: whatever the disk kept, all that was acknowledged is there, and it goes on.
 
-A user-mode Linux does the work on a disk of which every write is logged (record.sh, workload.py, workload_live.py); replay.py
-makes disks of the log as power loss could have left them; verify.py and verify_live.py judge each.
+Backups; prunes and compactions; work in a live folder.
+
+A user-mode Linux does the work on a disk of which every write is logged (record.sh, workload*.py); replay.py makes disks of the log
+as power loss could have left them; verify*.py judge each.
 """
 
 import os
@@ -24,6 +26,8 @@ PREFIX_STATES_MIN = 70
 PARTIAL_STATES = 50
 LIVE_PREFIX_STATES_MIN = 130
 LIVE_PARTIAL_STATES = 70
+PRUNE_PREFIX_STATES_MIN = 130
+PRUNE_PARTIAL_STATES = 80
 SEED = 3
 SECONDS_MAX = 60
 
@@ -40,6 +44,11 @@ def live_states(recording: Recording) -> list[State]:
     return _states(recording, prefixes=LIVE_PREFIX_STATES_MIN, partial=LIVE_PARTIAL_STATES)
 
 
+def prune_states(recording: Recording) -> list[State]:
+    """The states that the test of prunes and compactions looks at."""
+    return _states(recording, prefixes=PRUNE_PREFIX_STATES_MIN, partial=PRUNE_PARTIAL_STATES)
+
+
 def _states(recording: Recording, *, prefixes: int, partial: int) -> list[State]:
     every = max(1, (len(recording.entries) - recording.start) // prefixes)
     return recording.prefix_states(every) + recording.partial_states(partial, SEED)
@@ -54,6 +63,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
 @pytest.fixture(scope="module")
 def live_recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
     with record("workload_live", tmp_path_factory.mktemp("recording")) as recording:
+        yield recording
+
+
+@pytest.fixture(scope="module")
+def prune_recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+    with record("workload_prune", tmp_path_factory.mktemp("recording")) as recording:
         yield recording
 
 
@@ -127,3 +142,21 @@ def test_a_live_folder_survives_power_loss_at_any_write(live_recording: Recordin
     assert report.seen.total() == len(states) >= 200
     assert report.seen["what was synced"] >= 20
     assert report.seen["more than was synced"] >= 20
+
+
+def test_prunes_and_compactions_survive_power_loss_at_any_write(
+    prune_recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in PYTHON_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    states = prune_states(prune_recording)
+
+    report = replay(prune_recording, states, [sys.executable, "-m", "tests.powerloss.verify_prune"], tmp_path)
+
+    print(f"seed {SEED}: {len(prune_recording.entries)} log entries, {len(states)} states: {dict(report.seen)}")  # noqa: T201 (as above)
+    assert report.wrong == {}
+    assert report.seen.total() == len(states) >= 200
+    assert report.seen["compacting"] >= 5
+    assert report.seen["3 snapshots, 0 forgotten"] >= 5
+    assert report.seen["2 snapshots, 1 forgotten"] >= 5

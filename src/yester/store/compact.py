@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from yester.errors import CorruptionError, StoreAccessError, StoreFullError
 from yester.store.datafile import DATA_FILE
-from yester.store.lmdb import Environment, Table, verify_data_file
+from yester.store.lmdb import MAP_BYTES, Environment, Table, verify_data_file
 from yester.store.store import COMPACT_FOLDER, Store, use_alone
 
 
@@ -27,15 +27,15 @@ class Compacted(NamedTuple):
     after_bytes: int
 
 
-def compact(path: Path) -> Compacted:
+def compact(path: Path, *, map_bytes: int = MAP_BYTES) -> Compacted:
     """Make the data file of the store in `path` as small as what is in it; durable on return. 300 MB/s.
 
     Raises:
         BusyError: some process has the store open. StoreFullError: no room for the new file beside the old one.
         CorruptionError: the new file is not as the old one. In each case nothing was changed.
     """
-    Store.open(path).close()  # says what is wrong with it, and clears up
-    with use_alone(path), Environment(path) as environment:
+    Store.open(path, map_bytes=map_bytes).close()  # says what is wrong with it, and clears up
+    with use_alone(path), Environment(path, map_bytes=map_bytes) as environment:
         with environment.read() as view:
             needed_bytes = view.used_pages() * environment.page_bytes
         disk = environment.disk()
@@ -71,7 +71,7 @@ def _no_room(path: Path, needed_bytes: int) -> StoreFullError:
 def _judge_copy(environment: Environment, folder: Path) -> None:
     """Raises CorruptionError unless a copy has sound pages and as many rows in each table; what a row says is copied by pages."""
     problems = verify_data_file(folder)
-    with Environment(folder, readonly=True) as copy, copy.read() as copied, environment.read() as view:
+    with Environment(folder, readonly=True, map_bytes=environment.map_bytes()) as copy, copy.read() as copied, environment.read() as view:
         problems += [f"the table {table.value.decode()} has other rows" for table in Table if copied.count(table) != view.count(table)]
     if problems:
         message = f"the compacted copy of the store {environment.path} is not as the store: {problems[0]}; nothing was changed"

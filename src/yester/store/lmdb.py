@@ -391,6 +391,10 @@ class Environment:
         """The size of a page."""
         return int(self._env.stat()["psize"])
 
+    def map_bytes(self) -> int:
+        """How much address space the map takes."""
+        return int(self._env.info()["map_size"])
+
     def copy_to(self, folder: Path) -> None:
         """Write all that is in it into a data file in `folder`, which is empty; without free pages, and durable.
 
