@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ from yester.store.store import Store
 
 _UNMOUNT_WAIT_S = 10.0
 _RENEW_EVERY_S = 2.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""They end a mount as unmounting it does."""
 _log = logging.getLogger(__name__)
 
 
@@ -172,20 +174,22 @@ class _Reads(Protocol):
 
 async def _serve(on_ready: Callable[[], None], store: Store, operations: _Reads, session: LiveSession | None = None) -> None:
     failure: YesterError | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal)
-        nursery.start_soon(_renew_lease, store, operations)
-        if session is not None:
-            nursery.start_soon(session.run)
-        on_ready()
-        await pyfuse3.main()
-        if session is not None:
-            try:
-                await session.finish()
-            except YesterError as error:
-                failure = error  # raised below: what leaves a nursery is a group
-        # It returns after an unmount from outside as well: without this the signal task would keep the process alive.
-        nursery.cancel_scope.cancel()
+    # From here on signals are heard, before anybody is told that the mount answers.
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, signals)
+            nursery.start_soon(_renew_lease, store, operations)
+            if session is not None:
+                nursery.start_soon(session.run)
+            on_ready()
+            await pyfuse3.main()
+            if session is not None:
+                try:
+                    await session.finish()
+                except YesterError as error:
+                    failure = error  # raised below: what leaves a nursery is a group
+            # It returns after an unmount from outside as well: without this the signal task would keep the process alive.
+            nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
 
@@ -198,10 +202,9 @@ async def _renew_lease(store: Store, operations: _Reads) -> None:
             store.renew_lease()
 
 
-async def _end_on_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for _ in signals:
-            pyfuse3.terminate()
+async def _end_on_signal(signals: AsyncIterator[int]) -> None:
+    async for _ in signals:
+        pyfuse3.terminate()
 
 
 @dataclass(frozen=True, slots=True)
