@@ -12,7 +12,8 @@
     ├── LimitError          too large, too long, too deep
     │   └── StoreFullError  the disk under the store has no room
     ├── StoreAccessError    the operating system refuses the store: permissions, I/O errors
-    └── MountError          FUSE is missing, not permitted, or refuses the mount point
+    ├── MountError          FUSE is missing, not permitted, or refuses the mount point
+    └── HookError           a command that had to run before a backup failed
 
 Families follow what a caller can do about it. Missing is not corrupt: `NotFoundError` is raised where a person named
 something that is not there, `CorruptionError` where the store itself refers to it. Nothing parses the messages.
@@ -77,3 +78,7 @@ class StoreAccessError(YesterError):
 
 class MountError(YesterError):
     """FUSE is missing or not permitted, or the mount point cannot be used."""
+
+
+class HookError(YesterError):
+    """A command that a person has run before a backup failed, and so nothing was backed up."""

@@ -24,6 +24,7 @@ from yester.errors import (
     ConflictError,
     CorruptionError,
     FormatError,
+    HookError,
     LimitError,
     MountError,
     NotFoundError,
@@ -50,6 +51,7 @@ ERRNO: dict[type[YesterError], int] = {
     StoreFullError: errno.ENOSPC,
     StoreAccessError: errno.EIO,
     MountError: errno.EIO,
+    HookError: errno.EIO,
 }
 """What a program sees of each of our errors; a test compares this with the error tree."""
 
