@@ -1139,3 +1139,30 @@ def test_an_error_of_the_store_is_none_of_the_file_that_is_read(sandbox: Sandbox
     with pytest.raises(StoreAccessError):
         sandbox.back_up()
     assert sandbox.store.snapshots() == []
+
+
+def test_a_source_that_is_as_its_newest_snapshot_is_not_published_again_if_that_is_wanted(sandbox: Sandbox) -> None:
+    sandbox.write("file", b"text")
+    first = sandbox.back_up(only_if_changed=True)
+    same = sandbox.back_up(only_if_changed=True)
+    assert (first.is_unchanged, same.is_unchanged) == (False, True)
+    assert same.stored == first.stored
+    for change in (
+        lambda: sandbox.write("file", b"other"),
+        lambda: sandbox.write("empty"),
+        (sandbox.folder / "empty").unlink,
+        lambda: sandbox.folder.chmod(0o711),
+    ):
+        change()
+        assert not sandbox.back_up(only_if_changed=True).is_unchanged
+    assert not sandbox.back_up().is_unchanged
+    assert len(sandbox.store.snapshots()) == 6
+
+
+def test_a_root_that_was_made_up_differs_only_by_what_it_holds(sandbox: Sandbox) -> None:
+    files = [sandbox.write(name, b"text") for name in ("one", "other")]
+    sandbox.back_up(*files, only_if_changed=True)
+    assert sandbox.back_up(*files, only_if_changed=True).is_unchanged
+    assert not sandbox.back_up(files[0], only_if_changed=True).is_unchanged
+    files[0].write_bytes(b"changed")
+    assert not sandbox.back_up(files[0], only_if_changed=True).is_unchanged

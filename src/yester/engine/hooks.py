@@ -164,6 +164,8 @@ def _environment(backup: Backup) -> dict[str, str]:
 
 def _outcome(result: BackupResult) -> dict[str, str]:
     outcome = {"YESTER_STATUS": "done", "YESTER_SKIPPED": str(len(result.problems))}
+    if result.is_unchanged:
+        outcome["YESTER_STATUS"] = "unchanged"
     if result.problems:
         outcome["YESTER_STATUS"] = "skipped"
     if result.stored is not None:
