@@ -42,21 +42,22 @@ def hook_options(function: Function) -> Function:
 class HookReport:
     """Hears of each hook that has ended: writes its log, says on stderr that one failed, and keeps all of them in `runs`."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, goes_on_after_failure: bool = False) -> None:
         self.runs: list[HookRun] = []
         self._source = source
+        self._goes_on_after_failure = goes_on_after_failure
 
     def __call__(self, run: HookRun) -> None:
         """Take note of one."""
         self.runs.append(run)
         log = write_log(run, self._source)
-        # Where one before the backup stops it, its lines are in the error that follows.
-        if run.problem:
+        is_error = run.occasion is Occasion.BEFORE and not self._goes_on_after_failure
+        if run.problem and not is_error:  # The error that follows says all of this.
             print(f"hook: {run.name} ({run.occasion.value}) {run.problem}", file=sys.stderr)
-            for line in run.last_lines() if run.occasion is not Occasion.BEFORE else []:
+            for line in run.last_lines():
                 print(f"  {line}", file=sys.stderr)
-            if log is not None and run.output:
-                print(f"hint: all that it wrote is in {log}", file=sys.stderr)
+        if run.problem and run.output and log is not None:
+            print(f"note: all that this hook wrote is in {log}", file=sys.stderr)
 
     @property
     def has_failures(self) -> bool:
