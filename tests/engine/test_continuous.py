@@ -182,6 +182,20 @@ def test_with_a_gap_it_looks_at_the_interval_says_so_once_and_comes_back(script:
     ]  # fmt: skip
 
 
+def test_with_a_gap_it_looks_once_more_before_it_ends(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script.watch, "read", lambda: False)
+    begin_scan = script.watch.begin_scan
+
+    def begin_with_gap() -> None:
+        begin_scan()
+        script.watch.gap = Gap("nothing can be watched")
+
+    monkeypatch.setattr(script.watch, "begin_scan", begin_with_gap)
+    script.at(30, lambda: script.sandbox.write("file", b"unheard"))
+    assert [text for _, text in script.run(40)][-2:] == ["ending: what changed last is backed up first", "snapshot"]
+    assert script.sandbox.read("file") == b"unheard"
+
+
 def test_a_folder_that_is_removed_is_waited_for_and_watched_when_it_is_made_again(script: Script) -> None:
     folder = script.sandbox.folder
     script.at(100, lambda: shutil.rmtree(folder))
@@ -230,6 +244,11 @@ def test_a_backup_that_fails_is_told_once_and_tried_again(script: Script) -> Non
     said = script.run(300)
     assert said == [(0, "snapshot"), (110, "the disk is full"), (150, "snapshot")]
     assert script.sandbox.read("file") == b"1"
+
+
+def test_a_look_that_fails_is_tried_again_though_nothing_was_heard(script: Script) -> None:
+    script.at(500, lambda: script.failures.append(StoreFullError("the disk is full")))
+    assert script.run(1100) == [(0, "snapshot"), (1000, "the disk is full"), (1020, "same")]
 
 
 def test_a_first_backup_that_fails_ends_it(script: Script) -> None:

@@ -83,6 +83,15 @@ def test_reading_and_backing_up_are_no_changes(sandbox: Sandbox, watch: FolderWa
     assert not watch.read()
 
 
+def test_what_has_no_name_any_more_is_no_change(sandbox: Sandbox, watch: FolderWatch) -> None:
+    with sandbox.write("file", b"text").open("ab", buffering=0) as file:
+        back_up_watched(sandbox, watch)
+        (sandbox.folder / "file").unlink()
+        assert watch.read()
+        file.write(b"more")
+        assert not watch.read()
+
+
 def test_what_rules_leave_out_is_not_heard_of(sandbox: Sandbox, watch: FolderWatch) -> None:
     sandbox.write(".yesterignore", b"*.tmp\n/build/\n")
     sandbox.write("sub/.yesterignore", b"!kept.tmp\n")
@@ -109,6 +118,8 @@ def test_what_becomes_left_out_is_not_heard_of_after_the_next_backup(sandbox: Sa
     sandbox.write("build/x", b"2")
     assert not watch.read()
     assert watch.folder_count == 1
+    kernel = Path(f"/proc/self/fdinfo/{watch.descriptor()}").read_text()
+    assert kernel.count("inotify wd:") == 1, "and the kernel's memory is given back"
 
 
 def test_no_symlink_is_followed(sandbox: Sandbox, watch: FolderWatch, tmp_path: Path) -> None:
@@ -142,11 +153,15 @@ def test_new_folders_are_watched_at_once_with_what_is_in_them(sandbox: Sandbox, 
     assert watch.folder_count == 4
 
 
-def test_a_folder_that_was_moved_is_known_by_its_new_path(sandbox: Sandbox, watch: FolderWatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_a_folder_that_was_moved_is_known_by_its_new_path(sandbox: Sandbox, watch: FolderWatch, tmp_path: Path, is_heard: bool) -> None:
     sandbox.write(".yesterignore", b"/b/noise\n")
     sandbox.write("a/noise", b"")
     back_up_watched(sandbox, watch)
     (sandbox.folder / "a").rename(sandbox.folder / "b")
+    if not is_heard:
+        assert watch._inotify is not None
+        watch._inotify.read()
     back_up_watched(sandbox, watch)
     sandbox.write("b/noise", b"1")
     assert not watch.read()

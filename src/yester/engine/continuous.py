@@ -203,7 +203,6 @@ class ContinuousBackup:
             if error.message != self._told_error:
                 self._observer.failed(error, self._pace.retry_s)
                 self._told_error = error.message
-            self._settling.changed(self._clock())  # What it was about is not in a snapshot.
             self._rest_until_s = self._clock() + self._pace.retry_s
 
     def _run_backup(self) -> None:
