@@ -269,6 +269,17 @@ def test_a_file_system_that_others_change_is_a_gap(sandbox: Sandbox, watch: Fold
     assert watch.gap.reason == f"{sandbox.folder}/ is on a file system (nfs4) that others may change, of which this computer does not hear"
 
 
+def test_which_file_systems_others_change_stands_in_the_mount_table(tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_bytes(
+        b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        b"40 22 0:45 / /home/ann/far rw shared:20 - nfs4 server:/ann rw\n"
+        b"41 22 0:46 / /home/ann/ssh\\040host rw - fuse.sshfs ann@host: rw\n"
+        b"42 22 8:17 / /media/stick rw - fuseblk /dev/sdb1 rw\n"
+    )
+    assert folder_watch_module._remote_devices(str(tmp_path / "mountinfo")) == {os.makedev(0, 45): "nfs4", os.makedev(0, 46): "fuse.sshfs"}
+    assert folder_watch_module._remote_devices(str(tmp_path / "nothing")) == {}
+
+
 _IN_A_NAMESPACE = """
 import os, sys
 from yester.core.ignore import RuleStack

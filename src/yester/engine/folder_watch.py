@@ -194,11 +194,11 @@ def _limit(setting: str, reason: str) -> Gap:
     return Gap(f"{reason} (fs.inotify.{setting} is {value})", f"raise it, as root: sysctl fs.inotify.{setting}={max(8 * value, 1024)}")
 
 
-def _remote_devices() -> dict[int, str]:
+def _remote_devices(table_path: str = "/proc/self/mountinfo") -> dict[int, str]:
     """Device numbers of mounted file systems that others may change, with the kind of each."""
     devices = {}
     try:
-        with open("/proc/self/mountinfo", "rb") as table:
+        with open(table_path, "rb") as table:
             for line in table:
                 left, _, right = line.partition(b" - ")
                 kind = right.split(b" ")[0].decode("ascii", "replace")
