@@ -7,6 +7,7 @@
     ├── ConflictError       the thing exists already, or differs from what was asked for
     ├── BusyError           somebody else holds it; trying again later may work
     │   └── SweptError      a prune removed what was about to be used again
+    ├── LockedError         the store is encrypted, and what was given does not open it
     ├── CorruptionError     stored bytes are not what was written
     ├── FormatError         stored by a release that writes something this one cannot read
     ├── LimitError          too large, too long, too deep
@@ -54,6 +55,10 @@ class BusyError(YesterError):
 
 class SweptError(BusyError):
     """A prune removed what was about to be used again. Nothing was published; doing it again stores what is missing."""
+
+
+class LockedError(YesterError):
+    """The store is encrypted, and no passphrase or key was given, or a wrong one. Nothing was read but what every copy shows."""
 
 
 class CorruptionError(YesterError):

@@ -70,7 +70,7 @@ def flip_chunk(store: Store, chunk: bytes) -> None:
     location = locate(store, chunk)
     key = segment_key(location.segment)
     stored = store.environment.get(Table.SEGMENTS, key) or b""
-    header = parse_header(stored)
+    header = parse_header(stored, None)
     payload = bytearray(Codec().decode(stored, header))
     payload[header.bounds[location.place]] ^= 0x55
     chunks = [bytes(payload[start:end]) for start, end in pairwise(header.bounds)]

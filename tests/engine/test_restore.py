@@ -184,7 +184,7 @@ def damage(store: Store, chunk: bytes) -> None:
     location = unpack_location(store.environment.get(Table.CHUNKS, chunk) or b"")
     key = segment_key(location.segment)
     stored = store.environment.get(Table.SEGMENTS, key) or b""
-    header = parse_header(stored)
+    header = parse_header(stored, None)
     payload = bytearray(Codec().decode(stored, header))
     payload[header.bounds[location.place]] ^= 1
     chunks = [bytes(payload[start:end]) for start, end in zip(header.bounds, header.bounds[1:], strict=False)]

@@ -19,7 +19,7 @@ from typing import Self
 
 import msgspec
 
-from yester.core.ids import ChunkId, chunk_id
+from yester.core.ids import ChunkId
 from yester.core.ignore import RuleStack, split_rules
 from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, check_text, is_valid_name
 from yester.core.treediff import same_entry
@@ -249,6 +249,7 @@ class DryRun:
     def __init__(self, store: Store) -> None:
         self.counts = WriteCounts()
         self._has = store.has_chunk
+        self._chunk_id = store.chunk_id
         self._added: set[ChunkId] = set()
 
     def __enter__(self) -> Self:
@@ -259,7 +260,7 @@ class DryRun:
 
     def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
         """Count the chunk if the store lacks it."""
-        chunk = chunk_id(data)
+        chunk = self._chunk_id(data)
         if chunk not in self._added and not self._has(chunk):
             self._added.add(chunk)
             self.counts.new_chunks += 1

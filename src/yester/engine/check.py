@@ -33,9 +33,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import compress, groupby, islice, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yester.core.content import HOLE, Content, Span, read_list, unpack_spans
-from yester.core.ids import ID_BYTES, ChunkId, TreeId, chunk_id, snapshot_id
+from yester.core.ids import ID_BYTES, ChunkId, TreeId, snapshot_id
 from yester.core.records import Entry, decode_seen, decode_snapshot, decode_tree, entry_problem
 from yester.engine.check_live import LiveCheck
 from yester.engine.trees import read_tree_record
@@ -45,6 +46,9 @@ from yester.store.chunks import Location, segment_key, unpack_location
 from yester.store.lmdb import TOUCHED_BYTES, Environment, ReadTransaction, Table, verify_data_file
 from yester.store.segments import Codec, parse_header
 from yester.store.store import Store, StoredSnapshot, iter_forgotten, snapshot_key
+
+if TYPE_CHECKING:
+    from yester.store.slots import Unlock
 
 FINDINGS_MAX = 1000
 """Findings that are told one by one; more are only counted."""
@@ -149,8 +153,10 @@ class CheckReport:
         return not self.findings
 
 
-def check_path(path: Path, *, read_data: bool, progress: CheckProgress | None = None) -> CheckReport:
+def check_path(path: Path, *, read_data: bool, progress: CheckProgress | None = None, unlock: "Unlock | None" = None) -> CheckReport:
     """As `check`, of the store in `path`, which with `read_data` is only opened after LMDB's pages were found to be sound.
+
+    `unlock` as for `Store.open`.
 
     Raises:
         YesterError: as `Store.open`.
@@ -159,7 +165,7 @@ def check_path(path: Path, *, read_data: bool, progress: CheckProgress | None = 
     findings = _check_database(path, progress) if read_data else ()
     if findings:
         return CheckReport(findings)
-    with Store.open(path) as store:
+    with Store.open(path, unlock=unlock) as store:
         return _check_open(store, read_data=read_data, progress=progress)
 
 
@@ -200,9 +206,9 @@ def _read_all_segments(environment: Environment, progress: CheckProgress) -> tup
     def hash_chunks(stored: bytes) -> tuple[list[ChunkId], int] | None:
         codec: Codec | None = getattr(codecs, "codec", None)
         if codec is None:
-            codec = codecs.codec = Codec()
+            codec = codecs.codec = Codec(environment.key)
         try:
-            return _hash_segment(codec, stored)
+            return _hash_segment(environment, codec, stored)
         except (CorruptionError, FormatError):
             return None
 
@@ -233,11 +239,11 @@ def _segment_number(key: bytes) -> int | None:
     return number if len(key) == len(segment_key(0)) and number < 1 << 48 else None
 
 
-def _hash_segment(codec: Codec, stored: bytes | memoryview) -> tuple[list[ChunkId], int]:
-    header = parse_header(stored)
+def _hash_segment(environment: Environment, codec: Codec, stored: bytes | memoryview) -> tuple[list[ChunkId], int]:
+    header = parse_header(stored, environment.key)
     payload = memoryview(codec.decode(stored, header))
     bounds = header.bounds
-    return [chunk_id(payload[bounds[place] : bounds[place + 1]]) for place in range(header.chunk_count)], len(payload)
+    return [environment.name_chunk(payload[bounds[place] : bounds[place + 1]]) for place in range(header.chunk_count)], len(payload)
 
 
 def _agrees_with_index(view: ReadTransaction, number: int, chunks: list[ChunkId]) -> bool:
@@ -291,14 +297,14 @@ class _ViewReader:
     def __init__(self, environment: Environment, view: ReadTransaction) -> None:
         self._environment = environment
         self._view = view
-        self._codec = Codec()
+        self._codec = Codec(environment.key)
         self._cache: OrderedDict[int, tuple[memoryview, tuple[int, ...]]] = OrderedDict()
 
     def read(self, chunk: ChunkId, location: Location) -> memoryview:
         """The chunk at a location, which exists."""
         payload, bounds = self.segment(location.segment)
         data = payload[bounds[location.place] : bounds[location.place + 1]]
-        if chunk_id(data) != chunk:
+        if self._environment.name_chunk(data) != chunk:
             message = f"chunk {chunk.hex()} in segment {location.segment} is damaged"
             raise CorruptionError(message)
         return data
@@ -309,7 +315,7 @@ class _ViewReader:
         if found is None:
             stored = self._view.get(Table.SEGMENTS, segment_key(number))
             assert stored is not None
-            header = parse_header(stored)
+            header = parse_header(stored, self._environment.key)
             found = self._cache[number] = memoryview(self._codec.decode(stored, header)), header.bounds
             self._environment.release_pages(len(stored))
             if len(self._cache) > _SEGMENTS_KEPT:
@@ -414,7 +420,7 @@ class _Check:
                 self._note((key, "segment"), FindingKind.SEGMENT, f"the key {key.hex()} is no segment's")
                 continue
             try:
-                self._places.add_segment(number, parse_header(stored).bounds)
+                self._places.add_segment(number, parse_header(stored, self._environment.key).bounds)
             except (CorruptionError, FormatError) as error:
                 self._note(number, FindingKind.SEGMENT, f"segment {number} cannot be read: {error.message}")
             self._environment.release_pages(TOUCHED_BYTES)
@@ -454,7 +460,7 @@ class _Check:
         self._progress.begin("suspected segments", len(suspected))
         for number, chunks in sorted(suspected.items()):
             payload, bounds = self._reader.segment(number)
-            bad = {place for place, chunk in chunks if chunk_id(payload[bounds[place] : bounds[place + 1]]) != chunk}
+            bad = {place for place, chunk in chunks if self._environment.name_chunk(payload[bounds[place] : bounds[place + 1]]) != chunk}
             for place in bad:
                 self._places.bits[self._places.find(Location(number, place))] |= _BAD
             if bad:
@@ -468,6 +474,10 @@ class _Check:
         """The snapshots that can be decoded, by source and time."""
         self._progress.begin("snapshots", self._view.count(Table.SNAPSHOTS))
         found = []
+        summary = self._environment.summary
+        if summary is not None and not summary.is_right(self._view):
+            what = "the snapshots are not those that were recorded: one was taken away, or put back as it was earlier"
+            self._note("summary", FindingKind.SNAPSHOT, what)
         for key, value in self._view.iterate(Table.SNAPSHOTS):
             self._progress.done += 1
             record = bytes(value)

@@ -182,7 +182,7 @@ class SourceScan:
         self._progress = progress
         self._start_ns = start_ns
         self._reader = SourceReader(
-            store.parameters.chunking,
+            store.chunking,
             store_data=lambda data: sink.add(Kind.DATA, data),
             store_list=lambda data: sink.add(Kind.TREE, data),
         )
@@ -495,7 +495,7 @@ class SourceScan:
 
     def _add_tree(self, entries: list[Entry]) -> TreeId:
         tree = self._owners.tree_of(entries)
-        return store_tree(tree, self._store.parameters.chunking, lambda record: self._sink.add(Kind.TREE, record))
+        return store_tree(tree, self._store.chunking, lambda record: self._sink.add(Kind.TREE, record))
 
     def _read_rules(self, directory: _Directory) -> RuleStack:
         path = _join(directory.path, IGNORE_FILE)
