@@ -15,7 +15,23 @@ import pytest
 from tests.cli.conftest import Run
 from yester.store.store import Store
 
-COMMANDS = ["init", "backup", "snapshots", "ls", "cat", "log", "find", "diff", "restore", "mount", "umount", "desktop", "stats", "check"]
+COMMANDS = [
+    "init",
+    "key",
+    "backup",
+    "snapshots",
+    "ls",
+    "cat",
+    "log",
+    "find",
+    "diff",
+    "restore",
+    "mount",
+    "umount",
+    "desktop",
+    "stats",
+    "check",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,14 +6,17 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from yester.cli.hook_options import HookReport, hook_options
 from yester.cli.interrupting import interrupted_like_ctrl_c
-from yester.cli.options import HostPath, SourcePath, json_option, open_or_create, store_option
+from yester.cli.memory import remember
+from yester.cli.options import HostPath, SourcePath, json_option, open_or_create, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size, show_text
+from yester.cli.passphrases import Unlocker
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.records import snapshot_json
 from yester.cli.tuning import MIB, tune_process
@@ -128,12 +131,13 @@ class _Run:
         self._paths = paths
         self._options = options
         self._hooks = hooks
-        self._open = open_or_create
+        self._unlocker = Unlocker()
+        self._open = partial(open_or_create, unlock=self._unlocker)
 
     def dry(self) -> BackupResult:
         """Compare with the store; where there is none yet, with an empty one that is removed again."""
         try:
-            store = Store.open(self._store_path)
+            store = open_store(self._store_path)
         except NotFoundError:
             with tempfile.TemporaryDirectory(prefix="yester-") as folder, Store.create(Path(folder)) as empty:
                 return back_up(empty, self._paths, self._options, sink=DryRun(empty))
@@ -164,7 +168,8 @@ class _Run:
                 return self._back_up(tell_waiting, watch)
             finally:
                 stop.is_waiting_for_others = False
-                self._open = Store.open  # One that was there and is not any more is on a disk that is away: no new one.
+                # One that was there and is not any more is on a disk that is away: no new one.
+                self._open = partial(open_store, unlock=self._unlocker, is_added_to=True)
 
         watch_and_back_up(
             [Path(os.path.abspath(path)) for path in self._paths],
@@ -187,6 +192,7 @@ class _Run:
         def back_up_now() -> BackupResult:
             with self._open(self._store_path) as store, files as line, show_progress(line):
                 result = back_up(store, self._paths, self._options, progress=progress, observer=observer, on_wait=on_wait)
+                remember(store)
             published.append(result)
             return result
 
