@@ -18,19 +18,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pyfuse3
 import trio
 
 from yester.core.records import Entry
 from yester.engine.live_rows import waiting
-from yester.errors import BusyError, ConflictError, MountError, NotFoundError, StoreAccessError, StoreFullError, YesterError
+from yester.errors import BusyError, ConflictError, LockedError, MountError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.fs import quick_wait
 from yester.fs.driver import SnapshotOperations
 from yester.fs.live_driver import LiveOperations
+from yester.fs.live_orders import STATUS_XATTR, LiveStatus
 from yester.fs.live_session import LiveSession, Pace, open_folder
 from yester.fs.mount_table import LIVE_MARK, MountedAt, find_mount
 from yester.fs.view import Presentation, View
-from yester.store.live import LiveFolders
+from yester.store.live import LiveFolders, folder_lock
 from yester.store.store import Store
 
 _UNMOUNT_WAIT_S = 10.0
@@ -213,6 +215,8 @@ class Unmounted:
 
     mount: MountedAt
     was_dead: bool
+    live_number: int = 0
+    """Of a live folder: its number in the store, if it could be asked."""
 
 
 def unmount(path: Path, *, lazy: bool = False) -> Unmounted:
@@ -229,7 +233,9 @@ def unmount(path: Path, *, lazy: bool = False) -> Unmounted:
         message = f"{path} is not a yester mount; nothing was unmounted"
         raise NotFoundError(message, hint="`findmnt -t fuse.yester` lists those there are")
     is_dead = not lazy and there.is_dead()
+    number = 0
     if there.live_name and not lazy and not is_dead:
+        number = _live_number(there.path)
         _commit(there.path)
     _fusermount(there.path, lazy=lazy or is_dead)
     give_up = time.monotonic() + _UNMOUNT_WAIT_S
@@ -238,18 +244,35 @@ def unmount(path: Path, *, lazy: bool = False) -> Unmounted:
             message = f"{path} was told to unmount, but is still there after {_UNMOUNT_WAIT_S:.0f} seconds"
             raise BusyError(message, hint=f"see what uses it with `fuser -vm {path}`")
         time.sleep(0.02)
-    return Unmounted(there, is_dead)
+    return Unmounted(there, is_dead, number)
 
 
-def wait_until_stored(there: MountedAt, on_wait: Callable[[str], None]) -> bool:
+def wait_until_stored(ended: Unmounted, on_wait: Callable[[str], None]) -> bool | None:
     """Wait until the process that served a live folder has ended. Returns whether a version holds all that was changed.
 
-    `on_wait` is called once, with who it is, if there is something to wait for.
+    Of an encrypted store that cannot be told without its key, which nobody is asked for: None then. `on_wait` is called once, with who
+    it is, if there is something to wait for.
     """
-    with Store.open(there.store) as store:
+    there = ended.mount
+    try:
+        store = Store.open(there.store)
+    except LockedError:
+        if ended.live_number:
+            with folder_lock(there.store, ended.live_number, on_wait):
+                pass
+        return None
+    with store:
         folders = LiveFolders(store.environment)
         with folders.lock(folders.load_head(there.live_name), on_wait):
             return waiting(folders.load(there.live_name)) == (0, 0)
+
+
+def _live_number(mount_point: Path) -> int:
+    """The number of the live folder that is mounted there; 0 if it does not tell."""
+    try:
+        return msgspec.json.decode(os.getxattr(mount_point, STATUS_XATTR), type=LiveStatus).number
+    except (OSError, msgspec.DecodeError):
+        return 0
 
 
 def _commit(mount_point: Path) -> None:

@@ -11,6 +11,7 @@ Threads: reading on any; changes of one folder are applied by one thread at a ti
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -156,7 +157,7 @@ class LiveFolders:
 
     def lock(self, head: LiveHead, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold the right to use a folder, which one process at a time may; see `file_lock`."""
-        return file_lock(self._environment.path / f"live-{head.number}.lock", on_busy)
+        return folder_lock(self._environment.path, head.number, on_busy)
 
     def holder(self, head: LiveHead) -> str:
         """Who uses a folder, as `file_lock` says it; nothing if nobody does."""
@@ -192,6 +193,11 @@ class LiveFolders:
             transaction.delete(Table.LIVE_FOLDERS, key)
 
         self._environment.write(apply)
+
+
+def folder_lock(store: Path, number: int, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
+    """As `LiveFolders.lock`, of the folder of a number in a store that need not be open."""
+    return file_lock(store / f"live-{number}.lock", on_busy)
 
 
 def iter_names(view: ReadTransaction) -> Iterator[str]:
