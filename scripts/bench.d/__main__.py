@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import encryption
 import live.command
 import store.command
 from datasets import prepare
@@ -95,7 +96,7 @@ def _compare(options: argparse.Namespace, work: Path) -> int:
 
 if __name__ == "__main__":
     try:
-        others = {"live": live.command.main, "store": store.command.main}
+        others = {"encryption": encryption.main, "live": live.command.main, "store": store.command.main}
         other = others.get(sys.argv[1]) if len(sys.argv) > 1 else None
         sys.exit(other(sys.argv[2:]) if other is not None else main())
     except KeyboardInterrupt:

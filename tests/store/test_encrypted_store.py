@@ -162,7 +162,7 @@ def test_files_are_cut_elsewhere_in_every_store(tmp_path: Path) -> None:
     with open_encrypted(tmp_path / "a") as store:
         assert store.chunking == chunkings[0]
     assert chunkings[0] != chunkings[1]
-    assert "permutation" not in repr(chunkings[0])
+    assert "seed" not in repr(chunkings[0])
 
 
 def _chunks(store: Store) -> list[tuple[bytes, ChunkId]]:
