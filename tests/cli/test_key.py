@@ -4,6 +4,7 @@
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,22 @@ def type_in(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
     monkeypatch.setattr(passphrases, "_is_terminal", lambda: True)
     monkeypatch.setattr("getpass.getpass", lambda _question: left.pop(0))
     return left
+
+
+def test_a_plain_store_needs_no_ciphers(run: Run, folder: Path, tmp_path: Path) -> None:
+    """They take 20 ms to import."""
+    assert run("backup", folder).code == 0
+    code = """
+import sys
+sys.argv = ["yester", "ls", "letters"]
+from yester.cli.main import main
+try:
+    main()
+except SystemExit:
+    print(sorted(name for name in sys.modules if name in {"cryptography", "keyring"}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.split()[0], done.stderr.strip()) == ("ann.txt", "[]")
 
 
 def test_init_asks_for_the_passphrase_twice(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

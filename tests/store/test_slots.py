@@ -118,6 +118,7 @@ def test_a_damaged_slot_beside_a_good_one_hurts_nobody_else(path: Path) -> None:
     with open_encrypted(path) as store:
         slots_of(store).add(SECOND)
     overwrite_slot(path, 1, None)
+    assert locked(path).damaged_slots == 1
     assert opens(path, SECOND)
     assert not opens(path, passphrase_secret(PASSPHRASE, CHEAP))
     with Store.open(path, unlock=lambda locked: locked.open(SECOND)) as store, pytest.raises(ConflictError, match="the only one"):

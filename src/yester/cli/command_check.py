@@ -2,11 +2,13 @@
 """`yester check`."""
 
 from pathlib import Path
+from threading import Lock
 
 import click
 
-from yester.cli.options import json_option, store_option, unlock_before_fork
+from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
+from yester.cli.passphrases import Unlocker
 from yester.cli.progress import show_progress
 from yester.engine.check import Affected, CheckProgress, CheckReport, Finding, check_path
 
@@ -27,10 +29,15 @@ def command(read_data: bool, store_path: Path, as_json: bool) -> int:
 
     Exit status: 0 nothing wrong, 1 damage found or failed, 2 wrong usage.
     """
-    unlock = unlock_before_fork(store_path)  # before there is a line of progress in the way
     progress = CheckProgress()
-    with show_progress(lambda _elapsed_s: _progress_line(progress)):
-        report = check_path(store_path, read_data=read_data, progress=progress, unlock=unlock)
+    drawing = Lock()
+
+    def line(_elapsed_s: float) -> str:
+        with drawing:  # not while a passphrase is asked for, which comes after LMDB's pages were found to be sound
+            return _progress_line(progress)
+
+    with show_progress(line):
+        report = check_path(store_path, read_data=read_data, progress=progress, unlock=Unlocker(while_asking=drawing))
     if as_json:
         print_json(_report_json(report))
     else:

@@ -60,6 +60,8 @@ def list_command(store_path: Path, as_json: bool) -> None:
         return
     rows = [[str(slot.number), _KINDS[slot.kind], show_time(slot.created_ns), show_text(slot.label)] for slot in locked.slots]
     print_table(["KEY", "KIND", "MADE (UTC)", "LABEL"], rows, right=frozenset({0}))
+    if locked.damaged_slots:
+        print(f"note: {locked.damaged_slots} more cannot be read: damaged, or of a newer release", file=sys.stderr)
 
 
 @command.command("add")

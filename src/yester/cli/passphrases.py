@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -56,9 +56,11 @@ def passphrase_options(function: Function) -> Function:
 class Unlocker:
     """Gets the key of an encrypted store, see `Store.open`: asks a person only where nothing else tells the passphrase."""
 
-    def __init__(self, *, may_ask: bool = True) -> None:
+    def __init__(self, *, may_ask: bool = True, while_asking: AbstractContextManager[object] | None = None) -> None:
+        """`while_asking` is entered while a person types: nothing else shall write on the terminal then."""
         self._may_ask = may_ask
         self._found: dict[bytes, StoreKey] = {}
+        self._while_asking = while_asking or nullcontext()
         self.slots: tuple[Slot, ...] = ()
         """What was used: the slots that it opens."""
 
@@ -80,12 +82,13 @@ class Unlocker:
             message = f"the store {locked.path} is encrypted, and nothing here tells its passphrase; nothing was read or changed"
             hint = f"use --passphrase-file, --passphrase-command or {PASSPHRASE_VARIABLE}, or run the command in a terminal"
             raise LockedError(message, hint=hint)
-        for _ in range(_TRIES - 1):
-            try:
-                return self._try(locked, getpass.getpass(f"passphrase of {locked.path}: "))
-            except LockedError as error:
-                print(f"yester: {error.message}", file=sys.stderr)
-        return self._try(locked, getpass.getpass(f"passphrase of {locked.path}: "))
+        with self._while_asking:
+            for _ in range(_TRIES - 1):
+                try:
+                    return self._try(locked, getpass.getpass(f"passphrase of {locked.path}: "))
+                except LockedError as error:
+                    print(f"yester: {error.message}", file=sys.stderr)
+            return self._try(locked, getpass.getpass(f"passphrase of {locked.path}: "))
 
     def _try(self, locked: "LockedStore", text: str) -> "StoreKey":
         secret = secret_of(locked, text)

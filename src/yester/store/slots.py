@@ -62,6 +62,8 @@ class Slots:
 
     parameters: bytes
     slots: tuple[Slot, ...]
+    damaged: int
+    """How many others there are."""
 
 
 class Secret:
@@ -118,6 +120,7 @@ class LockedStore:
         self.parameters = parameters
         self.encryption = parameters.encryption
         self.slots = found.slots
+        self.damaged_slots = found.damaged
         self._bound_to = found.parameters
 
     def open(self, secret: Secret) -> StoreKey:
@@ -153,7 +156,9 @@ def _open(slot: Slot, secret: Secret, parameters: bytes) -> StoreKey | None:
 def read_slots(view: ReadTransaction) -> Slots:
     """All slots that can be read, by number. One that is damaged is left out: it must not keep the others from being used."""
     found = []
+    total = 0
     for key, value in view.iterate(Table.META, SLOT_PREFIX):
+        total += 1
         try:
             slot = msgspec.msgpack.decode(value, type=Slot)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -161,7 +166,7 @@ def read_slots(view: ReadTransaction) -> Slots:
         is_known = slot.version == SLOT_VERSION and slot.kind in set(SlotKind) and 0 <= slot.number < 2**32
         if is_known and _slot_key(slot.number) == key and len(slot.sealed) == KEY_BYTES + TAG_BYTES:
             found.append(slot)
-    return Slots(bytes(view.get(Table.META, FORMAT_KEY) or b""), tuple(found))
+    return Slots(bytes(view.get(Table.META, FORMAT_KEY) or b""), tuple(found), total - len(found))
 
 
 def put_slot(transaction: WriteTransaction, key: StoreKey, secret: Secret, label: str) -> Slot:

@@ -208,7 +208,8 @@ class Store:
     def open(cls, path: Path, *, readonly: bool = False, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" = None) -> Self:
         """Open the store in `path`: for reading and writing, unless `readonly` or this user may not write there.
 
-        `unlock` is asked for the key if the store is encrypted. Where its snapshots are not those that were recorded, that is logged.
+        `unlock` is asked for the key if the store is encrypted. Where its snapshots are not those that were recorded, that is logged
+        (not with `readonly`).
 
         Raises:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
@@ -221,6 +222,7 @@ class Store:
         if names and DATA_FILE not in names:
             message = f"{path} is a folder with other things in it, not a store"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
+        is_helper = readonly  # whoever wants no more than to read is told by another who has opened it, as processes of a restore are
         readonly = readonly or (names is not None and not os.access(path, os.W_OK))
         with ExitStack() as resources:
             if names:
@@ -235,7 +237,7 @@ class Store:
             if parameters.encryption is not None:
                 use_key(environment, _ask_for_key(environment, parameters, unlock))
             store = cls(path, environment, parameters, resources.pop_all())
-        if problem := store.snapshots_problem():
+        if not is_helper and (problem := store.snapshots_problem()):
             _log.warning("%s", problem)
         return store
 
