@@ -127,6 +127,9 @@ def test_all_commands_work_on_an_encrypted_store(run: Run, locked: Path, folder:
     assert run("status").code == 0
     assert run("restore", "letters", "--to", locked.parent / "out").code == 0
     assert (locked.parent / "out" / "old" / "bob.txt").read_text() == "dear Bob\n"
+    assert run("prune", "--grace", "0").code == 0
+    assert run("compact").code == 0
+    assert run("check", "--read-data").code == 0
     assert "0 B new data" in run("backup", folder, "--dry-run").out
 
 
@@ -220,7 +223,10 @@ def test_a_snapshot_that_somebody_took_away_is_told(run: Run, locked: Path, file
     assert run("snapshots", "--passphrase-file", file).code == 0
     done = run("check", "--passphrase-file", file)
     assert (done.code, "the snapshots are not those that were recorded" in done.out) == (1, True)
+    done = run("prune", "--passphrase-file", file)
+    assert (done.code, "nothing was freed" in done.err) == (1, True)
     assert run("key", "accept", "--passphrase-file", file).code == 0
+    assert run("prune", "--passphrase-file", file).code == 0
     assert "not those that were recorded" not in run("check", "--passphrase-file", file).out
 
 

@@ -94,7 +94,7 @@ def prune(
     Takes as long as reading all trees once, and rewriting the segments with waste. One prune at a time; `on_wait` hears of another.
 
     Raises:
-        CorruptionError, FormatError: something that names others cannot be read; nothing was freed.
+        CorruptionError, FormatError: something that names others cannot be read, or is missing; nothing was freed.
         StoreFullError: what was freed so far stays so.
         StoreAccessError: leases cannot be listed, or the store may not be written; nothing was freed.
     """
@@ -103,6 +103,9 @@ def prune(
         raise StoreAccessError(message, hint="see whose it is, and whether its disk is mounted read-only")
     now_ns = time.time_ns() if now_ns is None else now_ns
     progress = progress or StepProgress()
+    if problem := store.snapshots_problem():
+        message = f"{problem}; nothing was freed"
+        raise CorruptionError(message, hint="see what is missing in `yester snapshots`: what a lost snapshot needs would be freed")
     with store.prune_lock(on_wait):
         store.renew_lease()  # this process reads nothing that was forgotten
         run = _Prune(store, progress)
