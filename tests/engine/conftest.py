@@ -36,8 +36,9 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
 
 
 @pytest.fixture
-def store(make_store: MakeStore) -> Store:
-    return make_store()
+def store(make_store: MakeStore, request: pytest.FixtureRequest) -> Store:
+    """Plain, unless a test is marked `both_kinds`."""
+    return make_store(is_encrypted=getattr(request, "param", False))
 
 
 @pytest.fixture

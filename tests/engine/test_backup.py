@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from tests.engine.planting import plant
-from tests.engine.sandbox import MakeStore, Sandbox
+from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
 from yester.core.content import EMPTY
 from yester.core.records import ANY_XATTR, RECORD_VERSION, TIME_NS_MAX, Entry, Tree, decode_seen, decode_tree, encode_tree
 from yester.engine.backup import BackupOptions, DryRun, back_up, default_source_name
@@ -68,6 +68,7 @@ def test_files_of_all_sizes_come_back(small_sandbox: Sandbox) -> None:
     assert result.snapshot.added.new_files == len(sizes)
 
 
+@both_kinds
 def test_metadata_of_files_and_folders_is_kept(sandbox: Sandbox) -> None:
     file = sandbox.write("d/file", b"data")
     file.chmod(0o4751)
@@ -103,6 +104,7 @@ def test_symlinks_are_kept_and_not_followed(sandbox: Sandbox) -> None:
         assert (stat.S_ISLNK(entry.mode), entry.content, entry.size) == (True, target, len(target))
 
 
+@both_kinds
 def test_hard_links_are_read_and_counted_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sandbox.write("a", b"linked")
     (sandbox.folder / "d").mkdir()
