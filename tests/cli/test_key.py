@@ -204,7 +204,7 @@ def test_a_store_that_was_put_back_is_noticed_and_can_be_accepted(
     locked.with_name("older").rename(locked)
     done = run("ls", "letters")
     assert done.code == 0, "what is there can be read"
-    assert "is older than it was: 1 changes of its snapshots are gone" in done.err
+    assert "is older than it was when last seen here: 1 changes of its snapshots are gone" in done.err
     done = run("backup", folder)
     assert (done.code, "nothing was changed" in done.err) == (1, True)
     assert run("key", "accept").code == 0

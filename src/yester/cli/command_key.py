@@ -105,7 +105,7 @@ def remove_command(number: int, dry_run: bool, store_path: Path) -> None:
             print(f"dry run, nothing was changed: key {number}, a {_KINDS[slot.kind]}, would open the store no more")
             return
         slot = slots.remove(number)
-    print(f"key {number}, a {_KINDS[slot.kind]}, opens the store no more; older copies of the store it still opens")
+    print(f"key {number}, a {_KINDS[slot.kind]}, opens the store no more; older copies of the store still open with it")
 
 
 @command.command("change")

@@ -103,7 +103,7 @@ def open_store(path: Path, *, unlock: "Unlock | None" = None, is_added_to: bool 
     """
     store = Store.open(path, unlock=unlock or Unlocker())
     if missing := changes_missing(store):
-        message = f"the store {path} is older than it was: {missing} changes of its snapshots are gone"
+        message = f"the store {path} is older than it was when last seen here: {missing} changes of its snapshots are gone"
         hint = "if you have put an older copy back, `yester key accept` takes it as it is; else somebody has replaced the store"
         if is_added_to:
             store.close()
