@@ -17,7 +17,7 @@ from yester.core.content import HOLE, LIST_MAGIC, SPAN_BYTES, Content, unpack_sp
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.node_row import NodeRow, decode_row
 from yester.core.node_table import TABLE_MAGIC, tables_below
-from yester.core.records import TREE_MAGIC, Snapshot, decode_forgotten, decode_snapshot, decode_tree
+from yester.core.records import TREE_MAGIC, Entry, Snapshot, decode_forgotten, decode_snapshot, decode_tree
 from yester.engine.places import Places, SegmentReader
 from yester.engine.trees import read_tree_record
 from yester.errors import CorruptionError, FormatError, YesterError
@@ -32,6 +32,8 @@ _FOLLOWED = 2
 """It was read as the record of a folder, and what that names is marked."""
 _LISTED = 4
 """It was read as a span list, and what that names is marked."""
+_SEEN_MAX = 500_000
+"""What was seen of contents is forgotten then: 60 MB."""
 
 
 class Marker:
@@ -45,6 +47,8 @@ class Marker:
         """Chunks that are needed and known to be lost."""
         self._environment = environment
         self._reader = SegmentReader(environment)
+        self._seen: set[bytes] = set()
+        """Spans of level 0 that are marked, and ids of trees that are, or wait to be."""
         self._elsewhere: dict[ChunkId, int] = {}
         """Bits of what is at no place: in segments that were written later."""
 
@@ -141,11 +145,25 @@ class Marker:
                     raise _unreadable(record_id, error, what="the record of a folder") from error
                 self._unmark(view, record_id, _FOLLOWED)  # whoever really needs it shall find that out
                 continue
-            for entry in entries:
-                if stat.S_ISREG(entry.mode):
-                    self._mark_content(view, entry.file_content, is_strict=is_strict)
-                elif stat.S_ISDIR(entry.mode) and len(entry.content) == ID_BYTES:
-                    waiting.append(entry.tree)
+            self._mark_entries(view, entries, waiting, is_strict=is_strict)
+
+    def _mark_entries(self, view: ReadTransaction, entries: Iterable[Entry], waiting: list[ChunkId], *, is_strict: bool) -> None:
+        """Mark what files hold; add folders to those that wait. Most of both was in another snapshot as well: 0.1 µs then, 2 µs else."""
+        seen = self._seen
+        if len(seen) > _SEEN_MAX:
+            seen.clear()
+        for entry in entries:
+            content = entry.content
+            if content in seen:
+                continue
+            if stat.S_ISREG(entry.mode):
+                self._mark_content(view, entry.file_content, is_strict=is_strict)
+                if not entry.level:
+                    seen.add(content)
+            elif stat.S_ISDIR(entry.mode) and len(content) == ID_BYTES:
+                waiting.append(entry.tree)
+                if is_strict:
+                    seen.add(content)
 
     def _mark_content(self, view: ReadTransaction, content: Content, *, is_strict: bool) -> None:
         """Mark the chunks of a file, and its lists."""
@@ -153,7 +171,7 @@ class Marker:
         for at in range(0, len(spans) - SPAN_BYTES + 1, SPAN_BYTES):
             chunk = ChunkId(spans[at : at + ID_BYTES])
             if not content.level:
-                if chunk != HOLE and not self._mark(view, chunk, MARKED):
+                if chunk != HOLE and self._mark(view, chunk, MARKED) is None:
                     self.missing_chunks += 1
             elif self._is_first_time(view, chunk, _LISTED, is_strict=is_strict):
                 try:
@@ -171,44 +189,35 @@ class Marker:
 
     def _is_first_time(self, view: ReadTransaction, chunk: ChunkId, bit: int, *, is_strict: bool) -> bool:
         """Mark a chunk that names others. Whether it is there and this was not asked before."""
-        before = self._bits(view, chunk)
-        if before is None:
-            is_known = view.has_table(Table.DAMAGED) and view.get(Table.DAMAGED, chunk) is not None
-            if is_known:
-                self.lost.add(chunk)
-            elif is_strict:
-                message = f"chunk {chunk.hex()}, which names others, is not in the store; nothing was freed"
-                raise CorruptionError(message, hint="run `yester check`, then `yester repair`")
-            return False
-        if before & bit:
-            return False
-        self._mark(view, chunk, MARKED | bit)
-        return True
+        before = self._mark(view, chunk, MARKED | bit)
+        if before is not None:
+            return not before & bit
+        if view.has_table(Table.DAMAGED) and view.get(Table.DAMAGED, chunk) is not None:
+            self.lost.add(chunk)
+        elif is_strict:
+            message = f"chunk {chunk.hex()}, which names others, is not in the store; nothing was freed"
+            raise CorruptionError(message, hint="run `yester check`, then `yester repair`")
+        return False
 
-    def _bits(self, view: ReadTransaction, chunk: ChunkId) -> int | None:
-        """The bits of a chunk; None if it is not in the store."""
-        index = view.get(Table.CHUNKS, chunk)
+    def _mark(self, view: ReadTransaction, chunk: ChunkId, bits: int) -> int | None:
+        """Set bits of a chunk; returns those it had before, None if it is not in the store."""
+        index = view.get_stored(Table.CHUNKS, chunk)
         if index is None:
             return None
-        at = self.places.find(unpack_location(index))
-        return self.places.bits[at] if at >= 0 else self._elsewhere.get(chunk, 0)
-
-    def _mark(self, view: ReadTransaction, chunk: ChunkId, bits: int) -> bool:
-        """Set bits of a chunk; False if it is not in the store."""
-        index = view.get(Table.CHUNKS, chunk)
-        if index is None:
-            return False
-        at = self.places.find(unpack_location(index))
+        at = self.places.find(index)
         if at >= 0:
-            self.places.bits[at] |= bits
-        elif bits != MARKED:
-            self._elsewhere[chunk] = self._elsewhere.get(chunk, 0) | bits
-        return True
+            before = self.places.bits[at]
+            self.places.bits[at] = before | bits
+            return before
+        before = self._elsewhere.get(chunk, 0)
+        if bits != MARKED:
+            self._elsewhere[chunk] = before | bits
+        return before
 
     def _unmark(self, view: ReadTransaction, chunk: ChunkId, bit: int) -> None:
         """Take a bit of a chunk back that was just set."""
-        index = view.get(Table.CHUNKS, chunk)
-        at = self.places.find(unpack_location(index)) if index is not None else -1
+        index = view.get_stored(Table.CHUNKS, chunk)
+        at = self.places.find(index) if index is not None else -1
         if at >= 0:
             self.places.bits[at] &= ~bit
         else:

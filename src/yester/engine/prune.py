@@ -14,9 +14,12 @@
 Ends anywhere harmlessly: after each transaction the store is whole. What is left of a sweep, segments without rows, the next prune clears.
 """
 
+import os
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from yester.core.ids import ID_BYTES, ChunkId
@@ -35,7 +38,7 @@ from yester.store.chunks import (
 )
 from yester.store.leases import Lease, list_leases
 from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, WriteTransaction
-from yester.store.segments import SEGMENT_BYTES, Codec, Kind, parse_header
+from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 from yester.store.store import ForgottenSnapshot, Store, iter_forgotten
 
 ROWS_MAX = 20_000
@@ -129,6 +132,7 @@ class _Prune:
         self._kinds = bytearray()
         """Of the segments, in the order of the places; 0 of one that cannot be read."""
         self._stored_bytes = array("Q")
+        self._codecs = threading.local()
         self._marker = Marker(store.environment, self._places)
         self._old_last = 0
         """Segments with higher numbers are young."""
@@ -198,15 +202,13 @@ class _Prune:
 
     def _find_dead(self, view: ReadTransaction) -> None:
         """Collect the ids of chunks that nothing needs, of segments that are not young."""
-        self._progress.begin("chunk index", view.count(Table.CHUNKS))
-        places = self._places
+        self._progress.begin("chunk index")
+        places, bits = self._places, self._places.bits
         kinds = dict(zip(places.numbers, self._kinds, strict=True))
-        for key, value in view.iterate(Table.CHUNKS):
-            self._progress.done += 1
-            location = unpack_location(value)
-            at = places.find(location)
-            if at >= 0 and location.segment <= self._old_last and not places.bits[at] & MARKED:
-                self._dead[Kind(kinds[location.segment])] += key
+        for key, value in view.iterate_stored(Table.CHUNKS):
+            at = places.find(value)
+            if at >= 0 and not bits[at] & MARKED and (number := unpack_location(value).segment) <= self._old_last:
+                self._dead[Kind(kinds[number])] += key
                 self._report.dead_chunks += 1
                 self._report.dead_bytes += places.lengths[at]
 
@@ -236,7 +238,7 @@ class _Prune:
             is_swept = False
             for chunk in ids:
                 value = transaction.get(Table.CHUNKS, chunk)
-                at = self._places.find(unpack_location(value)) if value is not None else -1
+                at = self._places.find(value) if value is not None else -1
                 if at >= 0 and not self._places.bits[at] & MARKED:
                     is_swept |= transaction.delete(Table.CHUNKS, chunk)
                     transaction.looked_at(1)
@@ -311,32 +313,38 @@ class _Prune:
         """For each place whether a row of the index names it."""
         named = bytearray(len(self._places.bits))
         with self._environment.read() as view:
-            for _, value in view.iterate(Table.CHUNKS):
-                at = self._places.find(unpack_location(value))
+            for _, value in view.iterate_stored(Table.CHUNKS):
+                at = self._places.find(value)
                 if at >= 0:
                     named[at] = 1
         return named
 
     def _rewrite(self, kind: Kind, indexes: list[int], waste: "_Waste") -> None:
         """Write the chunks of these segments that a row names into new ones, and remove these; some segments a transaction."""
-        codec = Codec(self._environment.key)
-        group: list[_Moved] = []
-        sources: list[int] = []
-        for index in indexes:
-            moved = self._live_chunks(codec, index)
-            self._progress.done += 1
-            if len(moved) != waste.rows[index]:
-                self._report.damaged_segments += 1  # what is left of it may be of use to a repair
-                continue
-            group += moved
-            sources.append(index)
-            if sum(len(chunk.data) for chunk in group) >= SEGMENTS_MAX * SEGMENT_BYTES:
-                self._commit_rewritten(codec, kind, group, sources)
-                group, sources = [], []
-        if sources:
-            self._commit_rewritten(codec, kind, group, sources)
+        with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="rewrite") as pool:
+            for start in range(0, len(indexes), SEGMENTS_MAX):
+                batch = indexes[start : start + SEGMENTS_MAX]
+                group: list[_Moved] = []
+                sources: list[int] = []
+                for index, moved in zip(batch, pool.map(self._live_chunks, batch), strict=True):
+                    if len(moved) == waste.rows[index]:
+                        group += moved
+                        sources.append(index)
+                    else:
+                        self._report.damaged_segments += 1  # what is left of it may be of use to a repair
+                parts = _in_segments(group)
+                encoded = pool.map(lambda part: self._codec().encode(kind, [chunk.data for chunk in part]), parts)
+                self._commit_rewritten(list(zip(encoded, parts, strict=True)), sources)
+                self._progress.done += len(batch)
 
-    def _live_chunks(self, codec: Codec, index: int) -> list["_Moved"]:
+    def _codec(self) -> Codec:
+        """The codec of this thread."""
+        codec: Codec | None = getattr(self._codecs, "codec", None)
+        if codec is None:
+            codec = self._codecs.codec = Codec(self._environment.key)
+        return codec
+
+    def _live_chunks(self, index: int) -> list["_Moved"]:
         """The chunks of a segment that a row names, in order, checked against their ids."""
         number = self._places.numbers[index]
         with self._environment.read() as view:
@@ -344,7 +352,7 @@ class _Prune:
             if stored is None:
                 return []
             header = parse_header(stored, self._environment.key)
-            payload = memoryview(codec.decode(stored, header))
+            payload = memoryview(self._codec().decode(stored, header))
             self._environment.release_pages(len(stored))
             found = []
             for place in range(header.chunk_count):
@@ -355,8 +363,8 @@ class _Prune:
                     found.append(_Moved(chunk, data, location))
             return found
 
-    def _commit_rewritten(self, codec: Codec, kind: Kind, group: list["_Moved"], sources: list[int]) -> None:
-        segments = [(codec.encode(kind, [chunk.data for chunk in part]), part) for part in _in_segments(group)]
+    def _commit_rewritten(self, segments: list[tuple[bytes, list["_Moved"]]], sources: list[int]) -> None:
+        """Put new segments in the place of old ones."""
 
         def apply(transaction: WriteTransaction) -> None:
             number = last_segment(transaction)
@@ -436,15 +444,17 @@ def _ids(joined: bytearray) -> Iterator[ChunkId]:
         yield ChunkId(bytes(joined[at : at + ID_BYTES]))
 
 
-def _in_segments(group: list[_Moved]) -> Iterator[list[_Moved]]:
-    """Chunks in runs of about a segment's size."""
+def _in_segments(group: list[_Moved]) -> list[list[_Moved]]:
+    """Chunks in runs of about a segment's size, none of which is much smaller than the others."""
+    total_bytes = sum(len(chunk.data) for chunk in group)
+    count = max(1, round(total_bytes / SEGMENT_BYTES))
+    parts: list[list[_Moved]] = []
     part: list[_Moved] = []
-    size_bytes = 0
+    done_bytes = 0
     for chunk in group:
         part.append(chunk)
-        size_bytes += len(chunk.data)
-        if size_bytes >= SEGMENT_BYTES:
-            yield part
-            part, size_bytes = [], 0
-    if part:
-        yield part
+        done_bytes += len(chunk.data)
+        if done_bytes * count >= total_bytes * (len(parts) + 1) or len(part) == CHUNKS_MAX:
+            parts.append(part)
+            part = []
+    return [*parts, part] if part else parts

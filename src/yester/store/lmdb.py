@@ -69,6 +69,8 @@ class Table(Enum):
     PINS = b"pins"
     DAMAGED = b"damaged"
 
+    __hash__ = object.__hash__  # that of Enum takes 0.3 µs, a sixth of looking a row up
+
 
 _FIRST_TABLES = {Table.META, Table.SEGMENTS, Table.CHUNKS, Table.SNAPSHOTS, Table.SNAPSHOT_IDS, Table.SCAN}
 """Every store has these. A store that lacks others gets them when it is opened for writing."""
