@@ -29,8 +29,7 @@ from yester.fs.live_nodes import fail, random_node_id
 from yester.fs.live_orders import LiveStatus, Order, Report
 from yester.fs.live_start import empty_start, start_from
 from yester.fs.rewind import Rewind, Touched
-from yester.fs.view import source_of
-from yester.store.live import LiveFolders, LiveHead, LiveRows
+from yester.store.live import LiveFolders, LiveHead, LiveRows, source_of
 from yester.store.store import Store, StoredSnapshot
 
 _LOOK_EVERY_S = 0.5

@@ -36,6 +36,7 @@ from yester.engine.files import FileReader
 from yester.engine.history import file_history
 from yester.engine.trees import TreeReader, find_entry
 from yester.errors import UsageError
+from yester.store.live import LIVE_PREFIX
 from yester.store.store import Store, StoredSnapshot
 
 _log = logging.getLogger(__name__)
@@ -48,8 +49,6 @@ FOREVER_S = 10.0**8
 GROWING_S = 0.5
 """For folders in which a new snapshot must appear within a second."""
 
-LIVE_PREFIX = "live/"
-"""Begins the source of a live folder. No other source has a slash in its name."""
 BLOCK_BYTES = 512
 _OPEN_READERS = 64
 """Files whose decoded content list is kept. Reading one not among them decodes it again: 3 µs."""
@@ -420,11 +419,6 @@ def _may_show(name: bytes) -> bool:
         _log.error("a source or snapshot is left out: %r is not a name", name)
         return False
     return True
-
-
-def source_of(live_name: str) -> str:
-    """The source under which versions of a live folder are snapshots."""
-    return LIVE_PREFIX + live_name
 
 
 _FileIdentity = tuple[object, ...]

@@ -22,6 +22,8 @@ from yester.store.locks import file_lock
 from yester.store.store import StoredSnapshot, put_snapshot
 
 LIVE_VERSION = 1
+LIVE_PREFIX = "live/"
+"""Begins the source of a live folder. No other source has a slash in its name."""
 REMOVED = 0
 """Stands for a name of the base that was removed. No node has this number."""
 
@@ -194,6 +196,16 @@ class LiveFolders:
             transaction.delete(Table.LIVE_FOLDERS, key)
 
         self._environment.write(apply)
+
+
+def source_of(live_name: str) -> str:
+    """The source under which versions of a live folder are snapshots."""
+    return LIVE_PREFIX + live_name
+
+
+def live_name_of(source: str) -> str | None:
+    """The live folder whose versions are snapshots of this source; None if it is no such source."""
+    return source.removeprefix(LIVE_PREFIX) if source.startswith(LIVE_PREFIX) else None
 
 
 def iter_names(view: ReadTransaction) -> Iterator[str]:
