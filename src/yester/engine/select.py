@@ -15,7 +15,7 @@ Reads snapshot records only, never trees: whether a path exists is not asked her
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from yester.core.records import Snapshot
@@ -48,6 +48,22 @@ def resolve(store: Store, text: str, *, now_ns: int) -> tuple[StoredSnapshot, by
     else:
         stored = _find_newest_or_id(store, source)
     return stored, inner_path(stored.snapshot, path)
+
+
+def find_exact(candidates: Sequence[StoredSnapshot], text: str) -> StoredSnapshot | None:
+    """The one of these snapshots that `SOURCE@NAME`, or at least 4 hex digits that its id starts with, names; None if there is none.
+
+    For what changes or removes snapshots: a time is not taken, since it names another snapshot once that one is gone.
+
+    Raises:
+        UsageError: an id that fits several.
+    """
+    source, at, name = text.partition("@")
+    if at:
+        return next((stored for stored in candidates if (stored.snapshot.source, stored.snapshot.name) == (source, name)), None)
+    if len(text) < ID_DIGITS_MIN or set(text) - _HEX_DIGITS:
+        return None
+    return _only_one([stored for stored in candidates if stored.id.hex().startswith(text.lower())], text)
 
 
 def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, bytes]]:
@@ -107,16 +123,25 @@ def _find_newest_or_id(store: Store, name: str) -> StoredSnapshot:
     if len(name) < ID_DIGITS_MIN:
         message = f"there is no source {name!r} in {store.path}, and an id needs at least {ID_DIGITS_MIN} digits"
         raise NotFoundError(message, hint=_SEE_ALL)
-    found = store.find_snapshots_by_id(name)
-    if not found:
+    found = _only_one(store.find_snapshots_by_id(name), name)
+    if found is None:
+        forgotten = find_exact([forgotten.stored for forgotten in store.forgotten_snapshots()], name)
+        if forgotten is not None:
+            message = f"the snapshot {label(forgotten)} was forgotten"
+            raise NotFoundError(message, hint=f"`yester undelete {name}` brings it back")
         message = f"there is neither a source nor a snapshot id {name!r} in {store.path}"
         raise NotFoundError(message, hint=_SEE_ALL)
+    return found
+
+
+def _only_one(found: Sequence[StoredSnapshot], digits: str) -> StoredSnapshot | None:
+    """What these digits of an id fit; None for nothing. Raises UsageError for several."""
     if len(found) > 1:
-        shown = [f"{stored.id.hex()[: len(name) + 8]} ({_label(stored)})" for stored in found[:_CANDIDATES_SHOWN]]
+        shown = [f"{stored.id.hex()[: len(digits) + 8]} ({label(stored)})" for stored in found[:_CANDIDATES_SHOWN]]
         more = [f"and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
-        message = f"{name!r} is the start of {len(found)} snapshot ids: {', '.join(shown + more)}"
+        message = f"{digits!r} is the start of {len(found)} snapshot ids: {', '.join(shown + more)}"
         raise UsageError(message, hint="write more digits of the one you mean")
-    return found[0]
+    return found[0] if found else None
 
 
 def _find_at(store: Store, source: str, rest: str, *, now_ns: int) -> tuple[StoredSnapshot, str]:
@@ -159,7 +184,8 @@ def _newest(store: Store, source: str) -> StoredSnapshot:
     return stored
 
 
-def _label(stored: StoredSnapshot) -> str:
+def label(stored: StoredSnapshot) -> str:
+    """A snapshot as `SOURCE@NAME`."""
     return f"{stored.snapshot.source}@{stored.snapshot.name}"
 
 

@@ -182,20 +182,25 @@ class LiveFolders:
         Raises:
             NotFoundError: there is none of that name.
         """
-        key = _name_key(name)
+        self._environment.write(removal(name))
 
-        def apply(transaction: WriteTransaction) -> None:
-            value = transaction.get(Table.LIVE_FOLDERS, key)
-            if value is None:
-                message = f"there is no live folder {name!r} in {self._environment.path}; nothing was changed"
-                raise NotFoundError(message)
-            prefix = _folder_key(_decode_head(key, value).number)
-            for table in (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES):
-                for row, _ in list(transaction.iterate(table, prefix)):
-                    transaction.delete(table, row)
-            transaction.delete(Table.LIVE_FOLDERS, key)
 
-        self._environment.write(apply)
+def removal(name: str) -> Callable[[WriteTransaction], None]:
+    """The change that takes a folder away; see `LiveFolders.remove`."""
+    key = _name_key(name)
+
+    def apply(transaction: WriteTransaction) -> None:
+        value = transaction.get(Table.LIVE_FOLDERS, key)
+        if value is None:
+            message = f"there is no live folder {name!r} in the store; nothing was changed"
+            raise NotFoundError(message, hint="`yester status` lists those there are")
+        prefix = _folder_key(_decode_head(key, value).number)
+        for table in (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES):
+            for row, _ in list(transaction.iterate(table, prefix)):
+                transaction.delete(table, row)
+        transaction.delete(Table.LIVE_FOLDERS, key)
+
+    return apply
 
 
 def source_of(live_name: str) -> str:
