@@ -20,7 +20,7 @@ from yester.core.records import RECORD_VERSION, Pin
 from yester.core.retention import LIVE_POLICY, Candidate, Policy, Reason, decide
 from yester.engine.live_rows import waiting
 from yester.engine.select import find_exact, label, source_not_found
-from yester.errors import BusyError, ConflictError, NotFoundError, YesterError
+from yester.errors import BusyError, ConflictError, NotFoundError, UsageError, YesterError
 from yester.store.live import LiveFolders, live_name_of, removal
 from yester.store.lmdb import WriteTransaction
 from yester.store.store import Listing, Store, StoredSnapshot
@@ -45,6 +45,31 @@ class Verdict:
 def default_policies(sources: Iterable[str]) -> dict[str, Policy]:
     """The policies of those of these sources that have one without being given any: live folders."""
     return {source: LIVE_POLICY for source in sources if live_name_of(source) is not None}
+
+
+def find_policies(store: Store, sources: Sequence[str], given: Policy | None) -> dict[str, Policy]:
+    """Which policy each of these sources is thinned by, of all sources if none is named: the one that is given, else its own if it has one.
+
+    Raises:
+        NotFoundError: there is no such source. UsageError: one that is named, or all there are, would have none.
+    """
+    known = store.sources()
+    for source in sources:
+        if "@" in source:
+            message = f"{source!r} is a snapshot, and a policy is for whole sources; nothing was forgotten"
+            raise UsageError(message, hint="to forget single snapshots, name nothing else, and leave the --keep options out")
+        if source not in known:
+            raise source_not_found(store, source)
+    if given is not None:
+        return dict.fromkeys(sources or known, given)
+    policies = default_policies(sources or known)
+    if without := [source for source in sources if source not in policies]:
+        message = f"nothing says which snapshots of {without[0]!r} to keep; nothing was forgotten"
+        raise UsageError(message, hint=f"say it, such as --keep-last 5 --keep-monthly 12; or name single snapshots: {without[0]}@NAME")
+    if not policies:
+        message = "nothing says which snapshots to keep; nothing was forgotten"
+        raise UsageError(message, hint="say it, such as --keep-last 5 --keep-monthly 12; or name single snapshots")
+    return policies
 
 
 def judge(store: Store, source: str, policy: Policy, *, now_ns: int) -> tuple[Verdict, ...]:

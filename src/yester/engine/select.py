@@ -50,6 +50,19 @@ def resolve(store: Store, text: str, *, now_ns: int) -> tuple[StoredSnapshot, by
     return stored, inner_path(stored.snapshot, path)
 
 
+def resolve_whole(store: Store, text: str, *, now_ns: int) -> StoredSnapshot:
+    """The snapshot that `SNAP` names, where a PATH in it would make no sense.
+
+    Raises:
+        UsageError, NotFoundError: as `resolve`; there is a PATH.
+    """
+    stored, path = resolve(store, text, now_ns=now_ns)
+    if path:
+        message = f"{text!r} names something in a snapshot, and only whole ones will do here; nothing was changed"
+        raise UsageError(message, hint=f"leave the path out: {label(stored)}")
+    return stored
+
+
 def find_exact(candidates: Sequence[StoredSnapshot], text: str) -> StoredSnapshot | None:
     """The one of these snapshots that `SOURCE@NAME`, or at least 4 hex digits that its id starts with, names; None if there is none.
 
