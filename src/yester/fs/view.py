@@ -20,7 +20,6 @@ Threads: everything here belongs to the thread that serves the mount, but `Histo
 runs on another.
 """
 
-import logging
 import os
 import stat
 import threading
@@ -30,16 +29,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
 
 from yester.core.content import Content, sole_span
-from yester.core.records import ANY_XATTR, NAME_BYTES_MAX, Entry, is_valid_name
+from yester.core.records import NAME_BYTES_MAX, Entry
 from yester.core.times import parse_time
 from yester.engine.files import FileReader
 from yester.engine.history import file_history
 from yester.engine.trees import TreeReader, find_entry
 from yester.errors import UsageError
-from yester.store.live import LIVE_PREFIX
+from yester.fs.snapshot_index import SnapshotIndex
 from yester.store.store import Store, StoredSnapshot
-
-_log = logging.getLogger(__name__)
 
 Inode = NewType("Inode", int)
 ROOT = Inode(1)
@@ -368,57 +365,6 @@ class VersionsFolder(HistoryFolder):
     def make(self, view: "View", inode: Inode, name: bytes) -> Node:
         inner_path = self.inner_path + b"/" + name if self.inner_path else name
         return VersionsFolder(inode, self, name, self.source, inner_path)
-
-
-class SnapshotIndex:
-    """The names of sources and snapshots, read again when a snapshot was added or removed."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._generation = -1
-        self._sources: list[str] | None = None
-        self._roots: dict[str, dict[bytes, Entry]] = {}
-        self._xattr_names: frozenset[bytes] | None = None
-
-    def generation(self) -> int:
-        """Differs from what it was whenever the set of snapshots does. About 2 µs."""
-        generation = self._store.snapshots_generation()
-        if generation != self._generation:
-            self._generation = generation
-            self._sources = self._xattr_names = None
-            self._roots = {}
-        return generation
-
-    def sources(self) -> list[str]:
-        """All sources, sorted."""
-        self.generation()
-        if self._sources is None:
-            self._sources = [source for source in self._store.sources() if _may_show(os.fsencode(source.removeprefix(LIVE_PREFIX)))]
-        return self._sources
-
-    def roots(self, source: str) -> dict[bytes, Entry]:
-        """A source's snapshots by name, oldest first, each with its root directory. 3 µs a snapshot the first time."""
-        self.generation()
-        roots = self._roots.get(source)
-        if roots is None:
-            named = ((os.fsencode(found.snapshot.name), found.snapshot.root) for found in self._store.snapshots(source))
-            roots = self._roots[source] = {name: root for name, root in named if _may_show(name)}
-        return roots
-
-    def may_have_xattr(self, name: bytes) -> bool:
-        """Whether any file of any snapshot can have an extended attribute of this name."""
-        self.generation()
-        if self._xattr_names is None:
-            self._xattr_names = frozenset(name for found in self._store.snapshots() for name in found.snapshot.xattr_names)
-        return name in self._xattr_names or ANY_XATTR in self._xattr_names
-
-
-def _may_show(name: bytes) -> bool:
-    """Whether a name from the store may be given to the kernel, which answers EIO for a whole folder with one that may not."""
-    if not is_valid_name(name):
-        _log.error("a source or snapshot is left out: %r is not a name", name)
-        return False
-    return True
 
 
 _FileIdentity = tuple[object, ...]
