@@ -24,6 +24,7 @@ class SnapshotIndex:
         self._generation = -1
         self._sources: list[str] | None = None
         self._roots: dict[str, dict[bytes, Entry]] = {}
+        self._forgotten: dict[str, dict[bytes, Entry]] | None = None
         self._xattr_names: frozenset[bytes] | None = None
 
     def generation(self) -> int:
@@ -31,7 +32,7 @@ class SnapshotIndex:
         generation = self._store.snapshots_generation()
         if generation != self._generation:
             self._generation = generation
-            self._sources = self._xattr_names = None
+            self._sources = self._forgotten = self._xattr_names = None
             self._roots = {}
         return generation
 
@@ -39,7 +40,7 @@ class SnapshotIndex:
         """All sources, sorted."""
         self.generation()
         if self._sources is None:
-            self._sources = [source for source in self._store.sources() if _may_show(os.fsencode(source.removeprefix(LIVE_PREFIX)))]
+            self._sources = [source for source in self._store.sources() if _may_show_source(source)]
         return self._sources
 
     def roots(self, source: str) -> dict[bytes, Entry]:
@@ -51,12 +52,36 @@ class SnapshotIndex:
             roots = self._roots[source] = {name: root for name, root in named if _may_show(name)}
         return roots
 
+    def forgotten_sources(self) -> list[str]:
+        """All sources with forgotten snapshots, sorted."""
+        return sorted(self._load_forgotten())
+
+    def forgotten_roots(self, source: str) -> dict[bytes, Entry]:
+        """A source's forgotten snapshots by name, oldest first, each with its root directory."""
+        return self._load_forgotten().get(source, {})
+
     def may_have_xattr(self, name: bytes) -> bool:
-        """Whether any file of any snapshot can have an extended attribute of this name."""
+        """Whether any file of any snapshot, forgotten or not, can have an extended attribute of this name."""
         self.generation()
         if self._xattr_names is None:
-            self._xattr_names = frozenset(name for found in self._store.snapshots() for name in found.snapshot.xattr_names)
+            forgotten = [found.stored for found in self._store.forgotten_snapshots()]
+            self._xattr_names = frozenset(name for found in (*self._store.snapshots(), *forgotten) for name in found.snapshot.xattr_names)
         return name in self._xattr_names or ANY_XATTR in self._xattr_names
+
+    def _load_forgotten(self) -> dict[str, dict[bytes, Entry]]:
+        self.generation()
+        if self._forgotten is None:
+            self._forgotten = {}
+            for found in self._store.forgotten_snapshots():
+                snapshot = found.stored.snapshot
+                name = os.fsencode(snapshot.name)
+                if _may_show_source(snapshot.source) and _may_show(name):
+                    self._forgotten.setdefault(snapshot.source, {})[name] = snapshot.root
+        return self._forgotten
+
+
+def _may_show_source(source: str) -> bool:
+    return _may_show(os.fsencode(source.removeprefix(LIVE_PREFIX)))
 
 
 def _may_show(name: bytes) -> bool:

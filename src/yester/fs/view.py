@@ -5,6 +5,7 @@
     snapshots/<source>/latest                      a symlink to the newest
     at/<time>/<source>                             a symlink to the newest snapshot not after that time
     versions/<source>/<path>/<snapshot><.ext>      the distinct versions of one file
+    forgotten/<source>/<YYYY-MM-DD_HH-MM-SS>/…     every snapshot that was forgotten and can be had back; elsewhere they are not shown
 
 Rules of the inodes:
 1. Numbers come from a counter and are never used twice: the kernel would mix old pages with new.
@@ -13,8 +14,9 @@ Rules of the inodes:
 3. A *directory* has an inode of its own in each place: the kernel refuses to show one directory twice.
 4. A node lives as long as the kernel knows it (`forget`), or as long as something below it does.
 
-Archived nodes never change, so the kernel may keep what it is told about them for ever. Folders in which new names can
-appear (`snapshots` and below it, `at`, `versions`) are asked again after a second at most.
+Archived nodes never change, so the kernel may keep what it is told about them for ever. Folders in which names can
+appear, and go when a snapshot is forgotten (`snapshots` and below it, `at`, `versions`, `forgotten`), are asked again after a second at
+most. What is open of a snapshot that goes stays as it is.
 
 Threads: everything here belongs to the thread that serves the mount, but `HistoryFolder.load`, which may take long and
 runs on another.
@@ -24,7 +26,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
 
@@ -171,12 +173,10 @@ class RootFolder(Folder):
     grows = False
 
     def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
-        return [(name, None) for name in (b"at", b"snapshots", b"versions")]
+        return [(name, None) for name in _WAYS_IN]
 
     def make(self, view: "View", inode: Inode, name: bytes) -> Node:
-        if name == b"snapshots":
-            return SnapshotsFolder(inode, self, name)
-        return AtFolder(inode, self, name) if name == b"at" else VersionsRoot(inode, self, name)
+        return _WAYS_IN[name](inode, self, name)
 
 
 class SourcesFolder(Folder):
@@ -243,6 +243,41 @@ class SourceFolder(Folder):
     def mtime_ns(self, view: "View") -> int:
         latest = view.store.latest_snapshot(self.source)
         return latest.snapshot.time_ns if latest else view.started_ns
+
+
+class ForgottenFolder(SourcesFolder):
+    """`forgotten`: the sources of which something is forgotten.
+
+    It is there, and empty, where nothing is: a folder that comes and goes would have to be asked for by the kernel, and
+    looked for by people.
+    """
+
+    __slots__ = ()
+
+    def sources(self, view: "View") -> Iterable[str]:
+        return view.index.forgotten_sources()
+
+    def make_source(self, view: "View", inode: Inode, name: bytes, source: str) -> Node:
+        return ForgottenSource(inode, self, name, source)
+
+
+class ForgottenSource(Folder):
+    """`forgotten/<source>`: its snapshots that were forgotten."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, inode: Inode, parent: Folder, name: bytes, source: str) -> None:
+        super().__init__(inode, parent, name)
+        self.source: Final = source
+
+    def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
+        return view.index.forgotten_roots(self.source).items()
+
+    def find_entry(self, view: "View", name: bytes) -> Entry | None:
+        return view.index.forgotten_roots(self.source).get(name)
+
+    def make(self, view: "View", inode: Inode, name: bytes) -> Node:
+        raise AssertionError  # all that it has is archived
 
 
 class AtFolder(Folder):
@@ -366,6 +401,14 @@ class VersionsFolder(HistoryFolder):
         inner_path = self.inner_path + b"/" + name if self.inner_path else name
         return VersionsFolder(inode, self, name, self.source, inner_path)
 
+
+_WAYS_IN: Mapping[bytes, Callable[[Inode, Folder, bytes], Folder]] = {
+    b"at": AtFolder,
+    b"forgotten": ForgottenFolder,
+    b"snapshots": SnapshotsFolder,
+    b"versions": VersionsRoot,
+}
+"""What the mount point holds."""
 
 _FileIdentity = tuple[object, ...]
 
