@@ -28,6 +28,7 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _TIME_COLONS_MAX = 2
 """Colons a time may hold: `2026-11-22 10:30:20` has two."""
 _CANDIDATES_SHOWN = 8
+_NAME_LENGTH_MIN = len("2026-11-22_10-00-00")
 _SEE_ALL = "list sources and snapshots with `yester snapshots`"
 
 
@@ -115,6 +116,9 @@ def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, 
 
 def source_not_found(store: Store, source: str) -> NotFoundError:
     """The error for a source, or whatever it was meant to be, that the store does not have."""
+    if any(forgotten.stored.snapshot.source == source for forgotten in store.forgotten_snapshots()):
+        message = f"all snapshots of {source!r} in {store.path} were forgotten"
+        return NotFoundError(message, hint=f"`yester undelete {source}` brings them back; `yester snapshots --forgotten` lists them")
     sources = store.sources()
     near = difflib.get_close_matches(source, sources, n=3, cutoff=0.5)
     message = f"there is no source {source!r} in {store.path}"
@@ -138,13 +142,18 @@ def _find_newest_or_id(store: Store, name: str) -> StoredSnapshot:
         raise NotFoundError(message, hint=_SEE_ALL)
     found = _only_one(store.find_snapshots_by_id(name), name)
     if found is None:
-        forgotten = find_exact([forgotten.stored for forgotten in store.forgotten_snapshots()], name)
-        if forgotten is not None:
-            message = f"the snapshot {label(forgotten)} was forgotten"
-            raise NotFoundError(message, hint=f"`yester undelete {name}` brings it back")
+        _refuse_forgotten(store, name)
         message = f"there is neither a source nor a snapshot id {name!r} in {store.path}"
         raise NotFoundError(message, hint=_SEE_ALL)
     return found
+
+
+def _refuse_forgotten(store: Store, text: str) -> None:
+    """Raises NotFoundError if `text` names a forgotten snapshot, as `find_exact` reads it."""
+    forgotten = find_exact([found.stored for found in store.forgotten_snapshots()], text)
+    if forgotten is not None:
+        message = f"the snapshot {label(forgotten)} was forgotten"
+        raise NotFoundError(message, hint=f"`yester undelete {text}` brings it back; a mount shows it in its folder `forgotten`")
 
 
 def _only_one(found: Sequence[StoredSnapshot], digits: str) -> StoredSnapshot | None:
@@ -167,11 +176,14 @@ def _find_at(store: Store, source: str, rest: str, *, now_ns: int) -> tuple[Stor
     for stored in store.snapshots(source):
         if stored.snapshot.name == which:
             return stored, path
+    if len(which) >= _NAME_LENGTH_MIN:
+        # Read as a time, it would name the one before, and a restore would bring that without a word.
+        _refuse_forgotten(store, f"{source}@{which}")
     until_ns, path = _parse_time_and_path(rest, now_ns=now_ns)
     found = store.snapshot_at(source, until_ns)
     if found is None:
-        oldest = store.snapshots(source)[0]
-        message = f"{source!r} has no snapshot from {which!r} or before it; its oldest is {oldest.snapshot.name}"
+        oldest = next((f"; its oldest is {stored.snapshot.name}" for stored in store.snapshots(source)), "")
+        message = f"{source!r} has no snapshot from {which!r} or before it{oldest}"
         raise NotFoundError(message, hint=_SEE_ALL)
     return found, path
 
