@@ -176,17 +176,13 @@ class LiveFolders:
             pass
         return found[0] if found else ""
 
-    def remove(self, name: str) -> None:
-        """Take a folder away, with all that was not published of it; durable on return.
-
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        self._environment.write(removal(name))
-
 
 def removal(name: str) -> Callable[[WriteTransaction], None]:
-    """The change that takes a folder away; see `LiveFolders.remove`."""
+    """The change that takes a folder away, with all that was not published of it.
+
+    Raises, when it is applied:
+        NotFoundError: there is none of that name.
+    """
     key = _name_key(name)
 
     def apply(transaction: WriteTransaction) -> None:
