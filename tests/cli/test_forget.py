@@ -83,6 +83,8 @@ def test_single_snapshots_are_forgotten_listed_and_had_back(run: Run, three: lis
     assert "the last snapshot of 'letters'; nothing was changed" in last.err
     assert "--yes" in last.err
     assert run("forget", three[1], "--yes").code == 0
+    assert "3 forgotten snapshots can be had back" in run("stats").out
+    assert run("stats", "--json").json["forgotten_snapshots"] == 3
     assert "but forgotten ones" in run("snapshots", "letters").err
     assert "was forgotten" in run("ls", first["id"]).err
     back = run("undelete", three[1], first["id"][:8])

@@ -42,7 +42,7 @@ _SECOND_NS = 10**9
 _RETRY_S = 30.0
 """After a version could not be made."""
 _THIN_EVERY_S = 600.0
-"""Looking at 10,000 versions takes a tenth of a second, and what is thinned is at least an hour old."""
+"""Looking at 10,000 versions takes a third of a second, and what is thinned is at least an hour old."""
 _NODES_MAX = 20_000
 """Changed nodes: each takes about a kilobyte of memory until it is in a version."""
 _EXTENTS_MAX = 250_000
