@@ -539,6 +539,13 @@ def test_a_pin_that_cannot_be_read_is_a_pin_all_the_same(store: Store) -> None:
         store.forget([stored.id], now_ns=7)
 
 
+def test_a_snapshot_whose_time_no_clock_has_can_be_forgotten_and_had_back(store: Store) -> None:
+    odd = add(store, "a", 2**63)
+    store.forget([odd.id], now_ns=7)
+    assert store.forgotten_snapshots() == [ForgottenSnapshot(odd, 2**63 - 1, store.snapshots_generation())]
+    assert store.undelete([odd.id]) == [odd]
+
+
 def test_what_is_chosen_is_chosen_in_the_transaction_that_forgets_it(store: Store) -> None:
     first, second = (add(store, "a", time_ns) for time_ns in (1, 2))
     other = add(store, "b", 3)

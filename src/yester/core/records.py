@@ -309,7 +309,7 @@ def decode_pin(record: bytes | memoryview) -> Pin:
 
 
 def _check_time(time_ns: int, what: str) -> None:
-    if not -(2**63) <= time_ns < 2**63:
+    if not -TIME_NS_MAX <= time_ns <= TIME_NS_MAX:
         message = f"a {what} record is damaged: its time is absurd"
         raise CorruptionError(message)
 

@@ -26,6 +26,7 @@ from yester.core.chunking import ChunkParams
 from yester.core.ids import ChunkId, SnapshotId, snapshot_id
 from yester.core.records import (
     RECORD_VERSION,
+    TIME_NS_MAX,
     Forgotten,
     Pin,
     SeenDirectory,
@@ -574,7 +575,7 @@ def _forget(transaction: WriteTransaction, ids: Collection[SnapshotId], now_ns: 
         where, encoded = bytes(key), bytes(record)
         stored = _stored(encoded)
         # A clock that is behind the snapshot's own must not let its grace end the sooner.
-        forgotten = Forgotten(RECORD_VERSION, max(now_ns, stored.snapshot.time_ns), encoded, generation)
+        forgotten = Forgotten(RECORD_VERSION, max(now_ns, min(stored.snapshot.time_ns, TIME_NS_MAX)), encoded, generation)
         transaction.put(Table.FORGOTTEN, where, encode_forgotten(forgotten))
         transaction.delete(Table.SNAPSHOTS, where)
         transaction.delete(Table.SNAPSHOT_IDS, id_)
