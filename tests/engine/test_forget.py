@@ -122,7 +122,16 @@ def test_single_snapshots_are_forgotten_by_id_or_name(store: Store, five: list[S
     assert store.snapshots() == [five[0], five[2], five[4]]
 
 
-@pytest.mark.parametrize("name", ["docs", "docs@yesterday", "docs@latest", "other@2026-11-22_10-00-00", "abc", "deadbeef", "", "docs@"])
+def test_a_source_is_no_snapshot(store: Store, five: list[StoredSnapshot]) -> None:
+    with pytest.raises(UsageError, match="nothing says which snapshots of 'docs' to keep"):
+        forget_named(store, [five[0].id.hex(), "docs"], is_last_meant=True, now_ns=NOW_NS)
+    with pytest.raises(NotFoundError, match="no source 'dcos'") as raised:
+        forget_named(store, [five[0].id.hex(), "dcos"], is_last_meant=True, now_ns=NOW_NS)
+    assert "is it docs?" in raised.value.hint
+    assert store.snapshots() == five
+
+
+@pytest.mark.parametrize("name", ["docs@yesterday", "docs@latest", "other@2026-11-22_10-00-00", "deadbeef", "docs@"])
 def test_only_what_names_one_snapshot_for_ever_is_taken(store: Store, five: list[StoredSnapshot], name: str) -> None:
     """A time would name the next older one when the command is run again."""
     with pytest.raises(NotFoundError, match="nothing was changed"):

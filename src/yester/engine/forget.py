@@ -19,7 +19,7 @@ from yester.core.ids import SnapshotId
 from yester.core.records import RECORD_VERSION, Pin
 from yester.core.retention import LIVE_POLICY, Candidate, Policy, Reason, decide
 from yester.engine.live_rows import waiting
-from yester.engine.select import find_exact, label, source_not_found
+from yester.engine.select import find_exact, label, may_be_exact, source_not_found
 from yester.errors import BusyError, ConflictError, NotFoundError, UsageError, YesterError
 from yester.store.live import LiveFolders, live_name_of, removal
 from yester.store.lmdb import WriteTransaction
@@ -64,8 +64,7 @@ def find_policies(store: Store, sources: Sequence[str], given: Policy | None) ->
         return dict.fromkeys(sources or known, given)
     policies = default_policies(sources or known)
     if without := [source for source in sources if source not in policies]:
-        message = f"nothing says which snapshots of {without[0]!r} to keep; nothing was forgotten"
-        raise UsageError(message, hint=f"say it, such as --keep-last 5 --keep-monthly 12; or name single snapshots: {without[0]}@NAME")
+        raise _nothing_says(without[0])
     if not policies:
         message = "nothing says which snapshots to keep; nothing was forgotten"
         raise UsageError(message, hint="say it, such as --keep-last 5 --keep-monthly 12; or name single snapshots")
@@ -103,9 +102,14 @@ def forget_named(
     With `is_last_meant` a source may be left without any.
 
     Raises:
-        NotFoundError: one is not there. UsageError: a name fits several.
+        NotFoundError: one is not there. UsageError: a name fits several, or is that of a source.
         ConflictError: one is pinned, the last of its source, or what a live folder is based on. Nothing was changed.
     """
+    for name in names:
+        if name in store.sources():
+            raise _nothing_says(name)
+        if not may_be_exact(name):
+            raise source_not_found(store, name)
     folders = LiveFolders(store.environment).names()
     forgotten = [found.stored for found in store.forgotten_snapshots()]
 
@@ -194,6 +198,11 @@ def undelete(store: Store, names: Sequence[str], *, pin: bool, now_ns: int) -> t
         wanted |= dict.fromkeys(of_source if found is None else [found.id])
     pinned = Pin(RECORD_VERSION, now_ns, "had back after it was forgotten") if pin else None
     return tuple(store.undelete(wanted, pin=pinned))
+
+
+def _nothing_says(source: str) -> UsageError:
+    message = f"nothing says which snapshots of {source!r} to keep; nothing was forgotten"
+    return UsageError(message, hint=f"say it, such as --keep-last 5 --keep-monthly 12; or name single snapshots: {source}@NAME")
 
 
 def _judge(listing: Listing, policy: Policy, now_ns: int) -> tuple[Verdict, ...]:

@@ -75,9 +75,14 @@ def find_exact(candidates: Sequence[StoredSnapshot], text: str) -> StoredSnapsho
     source, at, name = text.partition("@")
     if at:
         return next((stored for stored in candidates if (stored.snapshot.source, stored.snapshot.name) == (source, name)), None)
-    if len(text) < ID_DIGITS_MIN or set(text) - _HEX_DIGITS:
+    if not may_be_exact(text):
         return None
     return _only_one([stored for stored in candidates if stored.id.hex().startswith(text.lower())], text)
+
+
+def may_be_exact(text: str) -> bool:
+    """Whether `find_exact` could find anything by this text, in any store."""
+    return "@" in text or (len(text) >= ID_DIGITS_MIN and not set(text) - _HEX_DIGITS)
 
 
 def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, bytes]]:
