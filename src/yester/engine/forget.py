@@ -105,8 +105,9 @@ def forget_named(
         NotFoundError: one is not there. UsageError: a name fits several, or is that of a source.
         ConflictError: one is pinned, the last of its source, or what a live folder is based on. Nothing was changed.
     """
+    sources = store.sources()
     for name in names:
-        if name in store.sources():
+        if name in sources:
             raise _nothing_says(name)
         if not may_be_exact(name):
             raise source_not_found(store, name)
