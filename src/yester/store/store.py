@@ -399,7 +399,7 @@ class Store:
                 transaction.delete(Table.FORGOTTEN, key)
                 if pin is not None:
                     transaction.put(Table.PINS, forgotten.stored.id, encode_pin(pin))
-            _count_generation(transaction)
+            count_generation(transaction)
             return [forgotten.stored for _, forgotten in found]
 
         return self.environment.write(apply)
@@ -539,7 +539,7 @@ def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSna
     key = prefix + _time_key(time_ns)
     transaction.put(Table.SNAPSHOTS, key, encoded)
     transaction.put(Table.SNAPSHOT_IDS, id_, key)
-    _count_generation(transaction)
+    count_generation(transaction)
     return StoredSnapshot(id_, named)
 
 
@@ -581,7 +581,7 @@ def _forget(transaction: WriteTransaction, ids: Collection[SnapshotId], now_ns: 
         transaction.delete(Table.SNAPSHOT_IDS, id_)
         found.append(stored)
     if found:
-        _count_generation(transaction)
+        count_generation(transaction)
     return found
 
 
@@ -638,7 +638,7 @@ def _log_left_out(key: bytes, error: YesterError) -> None:
     _log.error("a snapshot of %s is left out: %s", source, error.message)
 
 
-def _count_generation(transaction: WriteTransaction) -> None:
+def count_generation(transaction: WriteTransaction) -> None:
     """Have everybody notice that snapshots came or went."""
     generation = stored_number(transaction.get(Table.META, _GENERATION_KEY))
     transaction.put(Table.META, _GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
