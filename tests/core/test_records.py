@@ -15,16 +15,23 @@ from yester.core.ids import ID_BYTES, ChunkId, TreeId, chunk_id, snapshot_id
 from yester.core.records import (
     RECORD_VERSION,
     SIZE_MAX,
+    TIME_NS_MAX,
     Added,
     Entry,
     Extra,
+    Forgotten,
+    Pin,
     SeenDirectory,
     Snapshot,
     Totals,
     Tree,
+    decode_forgotten,
+    decode_pin,
     decode_seen,
     decode_snapshot,
     decode_tree,
+    encode_forgotten,
+    encode_pin,
     encode_seen,
     encode_snapshot,
     encode_tree,
@@ -299,3 +306,21 @@ def test_a_hostile_entry_has_a_problem_that_is_named(entry: Entry, fields: dict[
 )
 def test_any_entry_is_judged_without_an_error(entry: Entry) -> None:
     assert isinstance(entry_problem(entry), str)
+
+
+# --- forgotten snapshots and pins ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(-TIME_NS_MAX, TIME_NS_MAX), st.binary(max_size=30), st.text(max_size=10))
+def test_what_is_forgotten_or_pinned_comes_back_as_it_was(time_ns: int, record: bytes, message: str) -> None:
+    forgotten, pin = Forgotten(RECORD_VERSION, time_ns, record, 3), Pin(RECORD_VERSION, time_ns, message)
+    assert decode_forgotten(encode_forgotten(forgotten)) == forgotten
+    assert decode_pin(encode_pin(pin)) == pin
+
+
+@pytest.mark.parametrize("time_ns", [-(2**63), 2**63, 2**64 - 1])
+def test_a_time_that_no_clock_has_is_damage(time_ns: int) -> None:
+    with pytest.raises(CorruptionError, match="its time is absurd"):
+        decode_forgotten(encode_forgotten(Forgotten(RECORD_VERSION, time_ns, b"", 3)))
+    with pytest.raises(CorruptionError, match="its time is absurd"):
+        decode_pin(encode_pin(Pin(RECORD_VERSION, time_ns)))

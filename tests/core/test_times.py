@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yester.core.times import parse_duration, parse_start, parse_time, snapshot_name
+from yester.core.times import parse_duration, parse_start, parse_time, show_duration, snapshot_name
 from yester.errors import UsageError
 
 SECOND_NS = 10**9
@@ -103,6 +103,21 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 def test_a_duration_is_in_nanoseconds() -> None:
     assert parse_duration("1h30m") == 5400 * SECOND_NS
+
+
+@given(st.integers(0, 3000 * 365 * 86400))
+def test_a_duration_that_is_shown_reads_as_the_same(seconds: int) -> None:
+    assert parse_duration(show_duration(seconds * SECOND_NS)) == seconds * SECOND_NS
+
+
+def test_a_duration_is_shown_short() -> None:
+    assert [show_duration(seconds * SECOND_NS) for seconds in (0, 90, 3600, 7 * 86400, 86400 + 43200)] == [
+        "0s",
+        "1m30s",
+        "1h",
+        "7d",
+        "1d12h",
+    ]
 
 
 def test_a_snapshot_is_named_by_its_second_in_utc() -> None:

@@ -59,13 +59,19 @@ def plant(store: Store, plan: Plan) -> Entry:
 
 
 def publish(
-    store: Store, plan: Plan, source: str = "docs", *, time_ns: int | None = None, paths: Sequence[bytes] = (b"/home/ann/docs",)
+    store: Store,
+    plan: Plan,
+    source: str = "docs",
+    *,
+    time_ns: int | None = None,
+    paths: Sequence[bytes] = (b"/home/ann/docs",),
+    **fields: object,
 ) -> StoredSnapshot:
-    """Publish a snapshot; `T0_NS` and a day later with each one of the source, unless `time_ns` says when."""
+    """Publish a snapshot; `T0_NS` and a day later with each one of the source, unless `time_ns` says when. `fields` are of its record."""
     root = plant(store, plan)
     when_ns = T0_NS + len(store.snapshots(source)) * DAY_NS if time_ns is None else time_ns
     snapshot = Snapshot(RECORD_VERSION, source, "", when_ns, when_ns, root, tuple(paths), is_root_made_up=len(paths) > 1)
-    return store.add_snapshot(msgspec.structs.replace(snapshot, totals=Totals(size_bytes=1000)))
+    return store.add_snapshot(msgspec.structs.replace(snapshot, totals=Totals(size_bytes=1000), **fields))
 
 
 def _plant(writer: ChunkWriter, params: ChunkParams, name: bytes, plan: Plan) -> Entry:

@@ -107,7 +107,9 @@ def test_what_was_forgotten_is_kept_as_long_as_it_can_be_had_back(store: Store) 
     assert store.undelete([first.id]) == [first]
 
     forget(store, first, now_ns=NOW_NS)
+    generation = store.snapshots_generation()
     report = prune(store, grace_ns=DAY_NS, now_ns=NOW_NS + DAY_NS)
+    assert store.snapshots_generation() > generation, "mounts show what is forgotten"
     assert [forgotten.stored for forgotten in report.removed] == [first]
     assert store.forgotten_snapshots() == []
     assert len(indexed(store)) == len(before) - 2  # the file and the folder

@@ -243,3 +243,25 @@ def test_a_path_that_no_source_has_is_not_found(store: Store, three: list[Stored
     assert "docs:" in caught.value.hint
     with pytest.raises(UsageError):
         find_history_targets(store, "", Path("/"))
+
+
+# --- forgotten ones ---------------------------------------------------------------------------------------------------
+
+
+def test_the_name_of_a_forgotten_snapshot_does_not_quietly_mean_the_one_before(store: Store, three: list[StoredSnapshot]) -> None:
+    again = publish(store, {}, time_ns=three[1].snapshot.time_ns + 1)
+    store.forget([three[1].id, again.id], now_ns=NOW_NS)
+    for gone in (three[1], again):
+        for text in (f"docs@{gone.snapshot.name}", f"docs@{gone.snapshot.name}:a", gone.id.hex()[:12]):
+            with pytest.raises(NotFoundError, match=f"docs@{gone.snapshot.name} was forgotten") as caught:
+                resolve(store, text, now_ns=NOW_NS)
+            assert "yester undelete" in caught.value.hint
+    assert resolve(store, "docs@2026-11-23", now_ns=NOW_NS) == (three[0], b""), "a time means what there is"
+
+
+def test_a_source_of_which_all_is_forgotten_says_so(store: Store, three: list[StoredSnapshot]) -> None:
+    store.forget([stored.id for stored in three], now_ns=NOW_NS)
+    for text in ("docs", "docs@yesterday", f"docs@{three[0].snapshot.name}"):
+        with pytest.raises(NotFoundError, match=r"all snapshots of 'docs' in .* were forgotten") as caught:
+            resolve(store, text, now_ns=NOW_NS)
+        assert "yester undelete docs" in caught.value.hint

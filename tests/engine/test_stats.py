@@ -52,7 +52,11 @@ def test_sources_are_told_one_by_one(store: Store) -> None:
         ("docs", 2, first, second, 2000),
         ("other", 1, other, other, 1000),
     ]
-    assert found.snapshots == 3
+    assert (found.snapshots, found.forgotten) == (3, 0)
+    store.forget([first.id, other.id], now_ns=0)
+    again = stats(store)
+    assert [(source.name, source.snapshots) for source in again.sources] == [("docs", 1)]
+    assert (again.forgotten, again.chunks) == (2, found.chunks)
 
 
 def test_damaged_segments_are_counted_apart(make_store: MakeStore) -> None:

@@ -25,7 +25,7 @@ from tests.faults.live_work import Shapes, Step, describe, describe_snapshot, do
 from tests.faults.witness import SMALL_CHUNKS
 from tests.mount.conftest import environment
 from yester.engine.check import check
-from yester.fs.view import source_of
+from yester.store.live import source_of
 from yester.store.store import Store
 
 ROUNDS = 220

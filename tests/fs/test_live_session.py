@@ -3,6 +3,7 @@
 
 import stat
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -11,13 +12,14 @@ import trio
 
 from tests.fs.live_folder import SMALL_CHUNKS
 from yester.core.records import check_text
+from yester.core.retention import LIVE_POLICY, Policy
 from yester.errors import BusyError, ConflictError, NotFoundError, StoreFullError, UsageError
 from yester.fs import live_session, mounting
 from yester.fs.live_control import carry_out, find_live_folders
 from yester.fs.live_nodes import ROOT, NewNode
 from yester.fs.live_orders import Order
 from yester.fs.live_session import LiveSession, Pace, open_folder
-from yester.store.store import Store
+from yester.store.store import Store, StoredSnapshot
 
 NAME = "mine"
 FOR_EVER = Pace(1000, 1000)
@@ -30,12 +32,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def use(store: Store, work: Callable[[LiveSession], Awaitable[None]], pace: Pace = FOR_EVER) -> None:
+def use(store: Store, work: Callable[[LiveSession], Awaitable[None]], pace: Pace = FOR_EVER, policy: Policy = LIVE_POLICY) -> None:
     """Let `work` use the folder while it runs."""
 
     async def main() -> None:
         with open_folder(store, NAME, make=True) as rows:
-            session = LiveSession(store, NAME, rows, pace)
+            session = LiveSession(store, NAME, rows, pace, policy)
             with trio.fail_after(WAIT_S):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(session.run)
@@ -81,6 +83,88 @@ def test_a_version_is_made_when_it_is_quiet_and_not_again(store: Store) -> None:
 
     use(store, work, Pace(0.05, 1000, is_a_second_apart=False))
     assert len(store.snapshots()) == 2, "the second since the folder's own times moved"
+
+
+QUICK = Pace(0.05, 1000, is_a_second_apart=False)
+SOURCE = f"live/{NAME}"
+
+
+async def make_versions(session: LiveSession, *names: bytes) -> list[StoredSnapshot]:
+    """Have a version made after each of these files, by itself; returns them."""
+    made: list[StoredSnapshot] = []
+    for name in names:
+        before = session.store.latest_snapshot(SOURCE)
+        make(session, name)
+        await until(partial(_is_another, session.store, before))
+        latest = session.store.latest_snapshot(SOURCE)
+        assert latest is not None
+        made.append(latest)
+    return made
+
+
+def _is_another(store: Store, before: StoredSnapshot | None) -> bool:
+    return store.latest_snapshot(SOURCE) != before
+
+
+def test_versions_are_thinned_after_one_was_made_and_the_newest_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_session, "_THIN_EVERY_S", 0)
+
+    async def work(session: LiveSession) -> None:
+        made = await make_versions(session, b"a", b"b", b"c", b"d")
+        await until(lambda: store.snapshots() == made[2:])
+        assert [found.stored for found in store.forgotten_snapshots()] == made[:2]
+        made += await make_versions(session, b"e")
+        await until(lambda: store.snapshots() == made[3:])
+
+    use(store, work, QUICK, Policy(last=2))
+    with open_folder(store, NAME) as rows:
+        session = LiveSession(store, NAME, rows, FOR_EVER)
+        assert [name for name, _ in session.tree.list(ROOT)] == [b"a", b"b", b"c", b"d", b"e"]
+        assert session.tree.waiting() == (0, 0)
+
+
+def test_versions_are_not_looked_at_each_time_one_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    thinned: list[int] = []
+    monkeypatch.setattr(live_session, "thin", lambda *_, **__: thinned.append(len(store.snapshots())))
+
+    async def work(session: LiveSession) -> None:
+        await make_versions(session, b"a", b"b", b"c")
+        await until(lambda: len(store.snapshots()) == 3)
+
+    use(store, work, QUICK)
+    assert thinned == [1]
+
+
+def test_of_the_last_hour_every_version_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_session, "_THIN_EVERY_S", 0)
+
+    async def work(session: LiveSession) -> None:
+        assert len(set(await make_versions(session, b"a", b"b", b"c", b"d"))) == 4
+
+    use(store, work, QUICK)
+    assert len(store.snapshots()) == 4
+    assert store.forgotten_snapshots() == []
+
+
+@pytest.mark.expect_log("could not be thinned out")
+@pytest.mark.parametrize("error", [StoreFullError("no room"), RuntimeError("x")])
+def test_a_folder_goes_on_where_its_versions_cannot_be_thinned(store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    tried: list[bool] = []
+
+    def fail(*_: object, **__: object) -> None:
+        tried.append(True)
+        raise error
+
+    monkeypatch.setattr(live_session, "_THIN_EVERY_S", 0)
+    monkeypatch.setattr(live_session, "thin", fail)
+
+    async def work(session: LiveSession) -> None:
+        await make_versions(session, b"a", b"b")
+        await until(lambda: len(tried) == 2)
+        assert session.status().problem == ""
+
+    use(store, work, QUICK)
+    assert len(store.snapshots()) == 2
 
 
 @pytest.mark.expect_log("could be made")

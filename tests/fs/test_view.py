@@ -45,12 +45,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_mount_point_holds_three_ways_in(kernel: Kernel) -> None:
-    assert kernel.names("") == [b"at", b"snapshots", b"versions"]
+def test_the_mount_point_holds_four_ways_in(kernel: Kernel) -> None:
+    assert kernel.names("") == [b"at", b"forgotten", b"snapshots", b"versions"]
 
 
 def test_a_store_without_snapshots_shows_empty_folders(kernel: Kernel) -> None:
-    assert [kernel.names(folder) for folder in ("at", "snapshots", "versions")] == [[], [], []]
+    assert [kernel.names(folder) for folder in ("at", "snapshots", "versions", "forgotten")] == [[], [], [], []]
     assert kernel.find("snapshots/docs") is None
     assert kernel.find("versions/docs") is None
     assert kernel.names("at/now") == []
@@ -104,6 +104,8 @@ def test_a_folder_of_a_snapshot_holds_what_was_stored_whatever_its_name(kernel: 
         "versions/nonsense",
         "versions/docs/nonsense",
         "versions/docs/a/nonsense",
+        "forgotten/docs",
+        "forgotten/nonsense",
         "at/nonsense",
         "at/",
         "at/\udcff",
@@ -205,7 +207,9 @@ def test_an_open_listing_stays_as_it_was(kernel: Kernel, planter: Planter) -> No
 def test_only_folders_in_which_snapshots_appear_are_asked_again(kernel: Kernel, planter: Planter, clock: None) -> None:
     planter.snapshot({b"folder": {}})
     view = kernel.view
-    for path in ("snapshots", "snapshots/docs", "at", "at/now", "versions", "versions/docs", "versions/docs/folder"):
+    planter.store.forget([planter.snapshot({}, at="2026-11-21").id], now_ns=0)
+    made_up = ("at", "at/now", "versions", "versions/docs", "versions/docs/folder", "forgotten", "forgotten/docs")
+    for path in ("snapshots", "snapshots/docs", *made_up):
         folder = kernel.get(path)
         assert isinstance(folder, Folder)
         assert view.entry_valid_s(folder) == view.attributes(folder).valid_s == GROWING_S < 1, path
@@ -213,6 +217,64 @@ def test_only_folders_in_which_snapshots_appear_are_asked_again(kernel: Kernel, 
         folder = kernel.get(path)
         assert isinstance(folder, Folder)
         assert view.entry_valid_s(folder) == view.attributes(folder).valid_s == FOREVER_S, path
+
+
+# --- forgotten --------------------------------------------------------------------------------------------------------
+
+
+def test_a_forgotten_snapshot_is_shown_apart_and_nowhere_else(kernel: Kernel, planter: Planter, clock: None) -> None:
+    first = planter.snapshot({b"a": b"old"}, at="2026-11-20_10-00-00")
+    planter.snapshot({b"a": b"new"}, at="2026-11-21_10-00-00")
+    versions = kernel.names("versions/docs/a")
+    file = kernel.get("snapshots/docs/2026-11-20_10-00-00/a")
+    planter.store.forget([first.id], now_ns=0)
+    assert kernel.names("forgotten") == [b"docs"]
+    assert kernel.names("forgotten/docs") == [b"2026-11-20_10-00-00"]
+    assert kernel.read("forgotten/docs/2026-11-20_10-00-00/a") == b"old"
+    assert kernel.get("forgotten/docs/2026-11-20_10-00-00/a") is file, "the kernel keeps its pages"
+    assert kernel.names("snapshots/docs") == [b"2026-11-21_10-00-00", b"latest"]
+    assert kernel.find("snapshots/docs/2026-11-20_10-00-00") is None
+    assert kernel.find("at/2026-11-20/docs") is None
+    assert kernel.names("versions/docs/a") == versions[1:]
+    assert kernel.find("forgotten/docs/latest") is None
+    planter.store.undelete([first.id])
+    assert kernel.names("forgotten") == []
+    assert kernel.find("forgotten/docs") is None
+    assert kernel.read("snapshots/docs/2026-11-20_10-00-00/a") == b"old"
+
+
+def test_latest_and_times_go_back_when_the_newest_is_forgotten(kernel: Kernel, planter: Planter, clock: None) -> None:
+    planter.snapshot({}, at="2026-11-20_10-00-00")
+    newest = planter.snapshot({}, at="2026-11-21_10-00-00")
+    latest, now = kernel.get("snapshots/docs/latest"), kernel.get("at/now/docs")
+    planter.store.forget([newest.id], now_ns=0)
+    assert kernel.get("snapshots/docs/latest") is latest
+    assert kernel.view.read_link(latest) == b"2026-11-20_10-00-00"
+    assert kernel.get("at/now/docs") is now
+    assert kernel.view.read_link(now) == b"../../snapshots/docs/2026-11-20_10-00-00"
+
+
+def test_what_is_open_of_a_snapshot_that_is_forgotten_stays(kernel: Kernel, planter: Planter) -> None:
+    only = planter.snapshot({b"folder": {b"a": b"data"}})
+    folder = kernel.get("snapshots/docs/2026-11-22_10-00-00/folder")
+    file = kernel.get_file("snapshots/docs/2026-11-22_10-00-00/folder/a")
+    planter.store.forget([only.id], now_ns=0)
+    assert kernel.find("snapshots/docs") is None
+    assert isinstance(folder, Folder)
+    assert [name for name, _ in kernel.view.list(folder)] == [b"a"]
+    assert kernel.view.find(folder, b"a") is file
+    assert bytes(kernel.view.read(file, 0, 10)) == b"data"
+    kernel.forget_all()
+    _assert_only_the_root_is_left(kernel.view)
+
+
+def test_forgotten_versions_of_a_live_folder_stand_where_others_do(kernel: Kernel, planter: Planter) -> None:
+    version = planter.snapshot({}, source="live/Work")
+    planter.store.forget([version.id], now_ns=0)
+    assert kernel.names("forgotten") == [b"live"]
+    assert kernel.names("forgotten/live") == [b"Work"]
+    assert kernel.names("forgotten/live/Work") == [b"2026-11-22_10-00-00"]
+    assert kernel.names("snapshots") == []
 
 
 # --- at ---------------------------------------------------------------------------------------------------------------
@@ -457,7 +519,7 @@ def _assert_only_the_root_is_left(view: View) -> None:
 
 
 class KernelMachine(RuleBasedStateMachine):
-    """A kernel that looks up, lists and forgets as it likes while snapshots are added."""
+    """A kernel that looks up, lists and forgets as it likes while snapshots are added, forgotten and had back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -480,11 +542,19 @@ class KernelMachine(RuleBasedStateMachine):
         self.hour += 1
         self.planter.snapshot({b"f": data[0], b"d": {b"f": data[1], b"l": "target"}}, at=f"2026-11-22_{self.hour % 24:02}", source=source)
 
+    @rule(data=st.data(), way=st.sampled_from(["forget", "undelete"]))
+    def forget_or_undelete(self, data: st.DataObject, way: str) -> None:
+        forgotten = [found.stored for found in self.store.forgotten_snapshots()]
+        if snapshots := self.store.snapshots() if way == "forget" else forgotten:
+            id_ = data.draw(st.sampled_from(snapshots)).id
+            _ = self.store.forget([id_], now_ns=0) if way == "forget" else self.store.undelete([id_])
+
     PATHS = st.sampled_from(
         [
             *("snapshots", "snapshots/a", "snapshots/b", "snapshots/a/latest", "nonsense", "snapshots/a/{}/nonsense"),
             *("snapshots/a/{}", "snapshots/a/{}/f", "snapshots/a/{}/d", "snapshots/a/{}/d/f", "snapshots/a/{}/d/l"),
             *("at", "at/2026", "at/2026/a", "versions", "versions/a", "versions/a/f", "versions/a/d", "versions/a/d/f"),
+            *("forgotten", "forgotten/a", "forgotten/a/{}", "forgotten/a/{}/f", "forgotten/a/{}/d/f"),
         ]
     )
 
@@ -501,7 +571,7 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(path=PATHS, hour=st.integers(1, 4))
     def read(self, path: str, hour: int) -> None:
         path = path.format(f"2026-11-22_{hour:02}-59-59")
-        if path.endswith("/f") and path.startswith("snapshots") and self.kernel.find(path):
+        if path.endswith("/f") and path.startswith(("snapshots", "forgotten")) and self.kernel.find(path):
             assert self.kernel.read(path) in (b"1", b"2")
 
     @precondition(lambda self: self.kernel.told)
@@ -637,8 +707,10 @@ def test_extended_attributes_are_shown_on_files_folders_and_links(kernel: Kernel
 def test_an_attribute_that_no_snapshot_has_is_known_not_to_be_there(kernel: Kernel, planter: Planter) -> None:
     index = kernel.view.index
     assert not index.may_have_xattr(b"user.a")
-    planter.snapshot({}, xattr_names=(b"user.a",))
+    stored = planter.snapshot({}, xattr_names=(b"user.a",))
     assert index.may_have_xattr(b"user.a")
+    planter.store.forget([stored.id], now_ns=0)
+    assert index.may_have_xattr(b"user.a"), "its files are shown among the forgotten ones"
     assert not index.may_have_xattr(b"security.selinux")
     planter.snapshot({}, at="2026-11-22_11-00-00", source="other", xattr_names=(b"security.selinux",))
     assert index.may_have_xattr(b"security.selinux")
@@ -748,9 +820,9 @@ def test_ten_thousand_snapshots_are_not_decoded_to_look_at_the_top(store: Store,
 
     monkeypatch.setattr(store_module, "decode_snapshot", decode)
     kernel = Kernel(View(store, Presentation(0, 0)))
-    assert kernel.names("") == [b"at", b"snapshots", b"versions"]
+    assert kernel.names("") == [b"at", b"forgotten", b"snapshots", b"versions"]
     assert kernel.names("snapshots") == [b"docs"]
-    for path in ("", "at", "snapshots", "versions", "versions/docs"):
+    for path in ("", "at", "forgotten", "snapshots", "versions", "versions/docs"):
         kernel.view.attributes(kernel.get(path))
     assert decoded == 0
     kernel.view.attributes(kernel.get("snapshots/docs"))

@@ -115,6 +115,59 @@ def test_what_is_open_in_an_old_snapshot_stays_as_it_is(source: Source) -> None:
     os.close(folder)
 
 
+# --- forgotten --------------------------------------------------------------------------------------------------------
+
+
+def test_a_forgotten_snapshot_goes_in_a_second_and_what_is_open_of_it_stays(source: Source) -> None:
+    source.write("folder/large", b"large" * 1_000_000)
+    source.write("a.txt", b"newer")
+    middle = source.back_up()
+    source.write("a.txt", b"newest")
+    newest = source.back_up()
+    shown = source.place.shown(middle)
+    wait_promised(lambda: shown.exists() and os.readlink(source.snapshots / "latest") == newest.snapshot.name, "all are there")
+    assert len(os.listdir(source.versions / "a.txt")) == 3
+    assert (source.at("now") / "a.txt").read_bytes() == b"newest"
+    folder, file = os.open(shown / "folder", os.O_RDONLY), os.open(shown / "folder" / "large", os.O_RDONLY)
+    os.read(file, 10)
+    with source.place.open_store() as store:
+        store.forget([middle.id, newest.id], now_ns=time.time_ns())
+    first = source.first.snapshot.name
+    wait_promised(lambda: not shown.exists(), "it is gone")
+    wait_promised(lambda: os.listdir(source.snapshots) == [first, "latest"], "the list is that of the rest")
+    wait_promised(lambda: os.readlink(source.snapshots / "latest") == first, "latest is what is left")
+    wait_promised(lambda: (source.snapshots / "latest" / "a.txt").read_bytes() == b"old", "so is what it leads to")
+    wait_promised(lambda: (source.at("now") / "a.txt").read_bytes() == b"old", "and the newest by time")
+    wait_promised(lambda: len(os.listdir(source.versions / "a.txt")) == 1, "its versions are gone")
+    forgotten = source.place.point / "forgotten" / source.name
+    wait_promised(lambda: forgotten.exists() and os.listdir(forgotten) == [middle.snapshot.name, newest.snapshot.name], "they are here")
+    assert (forgotten / newest.snapshot.name / "a.txt").read_bytes() == b"newest"
+    assert os.pread(file, 5, 4_999_995) == b"large"
+    assert os.listdir(folder) == ["large"]
+    assert os.stat("large", dir_fd=folder).st_size == 5_000_000
+    again = os.open("large", os.O_RDONLY, dir_fd=folder)
+    assert os.pread(again, 5, 2_000_000) == b"large"
+    for handle in (folder, file, again):
+        os.close(handle)
+    with source.place.open_store() as store:
+        store.undelete([middle.id, newest.id])
+    wait_promised(shown.exists, "it is back")
+    wait_promised(lambda: not forgotten.exists(), "nothing is forgotten any more")
+    wait_promised(lambda: os.readlink(source.snapshots / "latest") == newest.snapshot.name, "latest as well")
+
+
+def test_a_source_of_which_all_is_forgotten_goes_in_a_second(source: Source) -> None:
+    wait_promised(lambda: source.snapshots.exists() and source.versions.exists() and source.at("now").exists(), "it is there")
+    with source.place.open_store() as store:
+        store.forget([source.first.id], now_ns=time.time_ns())
+    ways = (source.snapshots, source.snapshots / "latest", source.versions, source.at("now"))
+    wait_promised(lambda: not any(map(os.path.lexists, ways)), "it is nowhere")
+    wait_promised(lambda: source.name not in os.listdir(source.snapshots.parent), "it is not listed")
+    shown = source.place.point / "forgotten" / source.name / source.first.snapshot.name
+    wait_promised(shown.exists, "it is among the forgotten ones")
+    assert (shown / "a.txt").read_bytes() == b"old"
+
+
 # --- at ---------------------------------------------------------------------------------------------------------------
 
 

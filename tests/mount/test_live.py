@@ -270,6 +270,33 @@ def test_old_versions_do_not_change(live: Place) -> None:
     assert os.stat(old / "file").st_ino != os.stat(live.point / "file").st_ino
 
 
+def test_forgotten_versions_go_from_a_folder_in_use_and_what_is_open_of_them_stays(live: Place) -> None:
+    for text in ("first", "second", "third"):
+        (live.point / "file").write_text(text)
+        live.make_version()
+    third, second, first = versions(live.point)
+    old = os.open(live.point / ".snapshots" / second, os.O_RDONLY)
+    file = os.open("file", os.O_RDONLY, dir_fd=old)
+    refused = live.run("forget", f"live/work@{third}", "--yes", "--store", live.store)
+    assert (refused.returncode, "is based on it" in refused.stderr) == (1, True)
+    assert live.run("forget", f"live/work@{second}", "--store", live.store).returncode == 0
+    wait_until(lambda: versions(live.point) == [third, first], "it is not listed", within_s=1)
+    wait_until(lambda: not (live.point / ".snapshots" / second).exists(), "it is not found", within_s=1)
+    assert (os.listdir(old), os.read(file, 10)) == (["file"], b"second")
+    os.close(file)
+    os.close(old)
+    busy = live.run("forget", "live/work", "--remove-folder", "--yes", "--store", live.store)
+    assert (busy.returncode, "is in use by" in busy.stderr) == (1, True)
+    assert live.run("undelete", f"live/work@{second}", "--store", live.store).returncode == 0
+    wait_until(lambda: versions(live.point) == [third, second, first], "it is back", within_s=1)
+    live.unmount()
+    assert live.run("forget", "live/work", "--remove-folder", "--yes", "--store", live.store).returncode == 1, "one is pinned"
+    assert live.run("unpin", f"live/work@{second}", "--store", live.store).returncode == 0
+    assert live.run("forget", "live/work", "--remove-folder", "--yes", "--store", live.store).returncode == 0
+    live.mount_live()
+    assert os.listdir(live.point) == versions(live.point) == []
+
+
 def test_the_trash_of_a_file_manager_is_in_no_version(live: Place) -> None:
     trash = live.point / ".Trash-0" / "files"
     trash.mkdir(parents=True)

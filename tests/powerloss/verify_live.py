@@ -21,7 +21,7 @@ from yester.fs.live_control import carry_out
 from yester.fs.live_nodes import ROOT, LiveNode
 from yester.fs.live_orders import Order
 from yester.fs.live_session import LiveSession, Pace, open_folder
-from yester.fs.view import source_of
+from yester.store.live import source_of
 from yester.store.store import Store
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from yester.core.extents import Extent
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError
-from yester.store.live import LIVE_VERSION, REMOVED, LiveChange, LiveFolders, LiveHead
+from yester.store.live import LIVE_VERSION, REMOVED, LiveChange, LiveFolders, LiveHead, removal
 from yester.store.lmdb import Environment, Table
 
 Key = TypeVar("Key")
@@ -85,7 +85,7 @@ def test_what_was_changed_is_there_and_nothing_else(tmp_path: Path, made: list[L
                 data = next(b"".join(change.batches[extent.batch]) for change in made if extent.batch in change.batches)
                 assert LiveFolders(environment).read(rows.head, extent) == data[10:20]
         assert rows_of(environment, "other") == other
-        LiveFolders(environment).remove("mine")
+        environment.write(removal("mine"))
         assert LiveFolders(environment).names() == ["other"]
         with environment.read() as view:
             assert [view.count(table) for table in Table if table.name.startswith("LIVE_")] == [1, 0, 0, 0, 0]
@@ -108,9 +108,9 @@ def test_a_folder_has_one_name_and_a_number_for_itself(environment: Environment)
     with pytest.raises(ConflictError):
         folders.create("b", next_node=2, nodes={})
     head = folders.load("b").head
-    folders.remove("b")
+    environment.write(removal("b"))
     assert folders.names() == ["a", "c"]
-    for call in (lambda: folders.load("b"), lambda: folders.remove("b"), lambda: folders.apply("b", LiveChange(head))):
+    for call in (lambda: folders.load("b"), lambda: environment.write(removal("b")), lambda: folders.apply("b", LiveChange(head))):
         with pytest.raises(NotFoundError):
             call()
     assert folders.create("b", next_node=2, nodes={}).number == 4

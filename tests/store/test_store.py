@@ -25,7 +25,15 @@ from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundE
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.parameters import FORMAT_VERSION
 from yester.store.segments import Kind
-from yester.store.store import ForgottenSnapshot, Store, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
+from yester.store.store import (
+    ForgottenSnapshot,
+    Listing,
+    Store,
+    StoredSnapshot,
+    forget_seen_change,
+    seen_change,
+    snapshot_key,
+)
 
 T0_NS = 1_795_341_600 * 10**9
 """2026-11-22 10:00:00 UTC."""
@@ -522,3 +530,37 @@ def test_a_new_snapshot_has_neither_time_nor_name_of_a_forgotten_one(store: Stor
     assert second.snapshot.time_ns == 2
     assert second.snapshot.name == f"{first.snapshot.name}-2"
     assert store.snapshots() == [first, second]
+
+
+@pytest.mark.expect_log("the pin of snapshot")
+def test_a_pin_that_cannot_be_read_is_a_pin_all_the_same(store: Store) -> None:
+    stored = add(store, "a", 1)
+    store.environment.write(lambda transaction: transaction.put(Table.PINS, stored.id, b"\xc1"))
+
+    assert set(store.listing().pins) == set(store.pins()) == {stored.id}
+    with pytest.raises(ConflictError, match="pinned"):
+        store.forget([stored.id], now_ns=7)
+
+
+def test_a_snapshot_whose_time_no_clock_has_can_be_forgotten_and_had_back(store: Store) -> None:
+    odd = add(store, "a", 2**63)
+    store.forget([odd.id], now_ns=7)
+    assert store.forgotten_snapshots() == [ForgottenSnapshot(odd, 2**63 - 1, store.snapshots_generation())]
+    assert store.undelete([odd.id]) == [odd]
+
+
+def test_what_is_chosen_is_chosen_in_the_transaction_that_forgets_it(store: Store) -> None:
+    first, second = (add(store, "a", time_ns) for time_ns in (1, 2))
+    other = add(store, "b", 3)
+    seen: list[Listing] = []
+
+    def choose(listing: Listing) -> list[SnapshotId]:
+        seen.append(listing)
+        return [listing.snapshots[0].id]
+
+    before = store.last_transaction()
+    done = []
+    assert store.forget_chosen(choose, source="a", now_ns=7, also=lambda _: done.append(store.last_transaction())) == [first]
+    assert done == [before]
+    assert seen == [Listing([first, second], {})]
+    assert store.snapshots() == [second, other]

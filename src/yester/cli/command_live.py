@@ -44,6 +44,7 @@ def command(
 
     What is written goes into the store, at the latest within a second, with `fsync` at once. Versions are snapshots of the source
     live/N; each folder shows its own in `.snapshots`, which is not listed. The store and the folder are made on first use.
+    Versions thin out with time: all of the last hour stay, hourly for a day, daily for a month, weekly for a year, then monthly.
 
     End it with `yester umount MNT`, and go on any time with the same command.
 

@@ -23,8 +23,9 @@ def command(mount_point: Path, foreground: bool, allow_other: bool, as_me: bool,
     MNT/snapshots/SOURCE/TIME/…         every snapshot; `latest` is the newest
     MNT/at/WHEN/SOURCE/…                as it was at a time: 2026-11-22, yesterday, 2h …
     MNT/versions/SOURCE/PATH/           the distinct versions of one file
+    MNT/forgotten/SOURCE/TIME/…         what was forgotten and can be had back (`yester undelete`)
 
-    New snapshots appear while it is mounted. End it with `yester umount MNT`.
+    New snapshots appear while it is mounted, and forgotten ones go. End it with `yester umount MNT`.
 
     \b
     Examples:

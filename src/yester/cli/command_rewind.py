@@ -39,7 +39,7 @@ def command(name: str, path: str, when: str, dry_run: bool, store_path: Path, as
     """
     from yester.fs.live_control import carry_out, find_mount_point
     from yester.fs.live_orders import Order
-    from yester.fs.view import source_of
+    from yester.store.live import source_of
 
     with open_store(store_path) as store:
         source = source_of(name)

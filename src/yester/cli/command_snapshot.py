@@ -27,7 +27,7 @@ def command(name: str, message: str, store_path: Path, as_json: bool) -> None:
     from yester.core.records import check_text
     from yester.fs.live_control import carry_out, find_mount_point
     from yester.fs.live_orders import Order
-    from yester.fs.view import source_of
+    from yester.store.live import source_of
 
     check_text(message)
     with open_store(store_path) as store:

@@ -35,6 +35,8 @@ def command(store_path: Path, as_json: bool) -> None:
     print_table(["SOURCE", "SNAPSHOTS", "FIRST", "LAST", "AS FULL COPIES"], rows, right=frozenset({1, 4}))
     print()
     print(f"{found.snapshots} snapshots hold {show_size(found.size_bytes)} of files")
+    if found.forgotten:
+        print(f"{found.forgotten} forgotten snapshots can be had back, and take space until they are pruned")
     print(
         f"equal content stored once: {show_size(found.data.raw_bytes)} in {found.data.chunks} chunks ({found.sharing_ratio:.1f} × smaller)"
     )
@@ -55,6 +57,7 @@ def _stats_json(found: Stats) -> dict[str, object]:
             for source in found.sources
         ],
         "snapshots": found.snapshots,
+        "forgotten_snapshots": found.forgotten,
         "size_bytes": found.size_bytes,
         "chunks": found.chunks,
         "data": dataclasses.asdict(found.data),

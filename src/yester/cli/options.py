@@ -76,6 +76,22 @@ class SnapshotName(click.ParamType[str]):
             return []
 
 
+class ForgottenName(click.ParamType[str]):
+    """A forgotten snapshot, as text. Shells complete `SOURCE@NAME`, newest first."""
+
+    name = "forgotten snapshot"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """What could be meant; nothing if the store cannot be read."""
+        try:
+            with Store.open(_store_path(ctx, param, ctx.params.get("store_path")), unlock=Unlocker(may_ask=False)) as store:
+                found = [forgotten.stored.snapshot for forgotten in reversed(store.forgotten_snapshots())]
+        except YesterError:
+            return []
+        names = [f"{snapshot.source}@{snapshot.name}" for snapshot in found]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 

@@ -288,6 +288,7 @@ def decode_forgotten(record: bytes | memoryview) -> Forgotten:
         CorruptionError: not such a record. FormatError: made by a newer release.
     """
     forgotten: Forgotten = _decode(_forgotten_decoder, record, "forgotten snapshot")
+    _check_time(forgotten.forgotten_ns, "forgotten snapshot")
     return forgotten
 
 
@@ -303,7 +304,14 @@ def decode_pin(record: bytes | memoryview) -> Pin:
         CorruptionError: not a pin. FormatError: made by a newer release.
     """
     pin: Pin = _decode(_pin_decoder, record, "pin")
+    _check_time(pin.pinned_ns, "pin")
     return pin
+
+
+def _check_time(time_ns: int, what: str) -> None:
+    if not -TIME_NS_MAX <= time_ns <= TIME_NS_MAX:
+        message = f"a {what} record is damaged: its time is absurd"
+        raise CorruptionError(message)
 
 
 def _decode(decoder: Any, record: bytes | memoryview, what: str) -> Any:  # noqa: ANN401 (msgspec's decoders are generic over their record)

@@ -52,6 +52,16 @@ def parse_duration(text: str) -> int:
     return seconds * _SECOND_NS
 
 
+def show_duration(duration_ns: int) -> str:
+    """The text of whole seconds that `parse_duration` reads as the same: `30d`, `1d12h`; `0s` for nothing. Days are the largest unit."""
+    parts = []
+    seconds = duration_ns // _SECOND_NS
+    for unit in ("d", "h", "m", "s"):
+        number, seconds = divmod(seconds, _UNIT_S[unit])
+        parts += [f"{number}{unit}"] if number else []
+    return "".join(parts) or "0s"
+
+
 def parse_time(expression: str, *, now_ns: int) -> int:
     """The last nanosecond since the epoch that an expression stands for.
 

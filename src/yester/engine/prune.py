@@ -39,7 +39,7 @@ from yester.store.chunks import (
 from yester.store.leases import Lease, list_leases
 from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
-from yester.store.store import ForgottenSnapshot, Store, iter_forgotten
+from yester.store.store import ForgottenSnapshot, Store, count_generation, iter_forgotten
 
 ROWS_MAX = 20_000
 """Rows of the index that one transaction removes: 0.1 s."""
@@ -235,7 +235,7 @@ class _Prune:
 
         def apply(transaction: WriteTransaction) -> None:
             self._catch_up(transaction)
-            is_swept = False
+            is_swept = is_removed = False
             for chunk in ids:
                 value = transaction.get(Table.CHUNKS, chunk)
                 at = self._places.find(value) if value is not None else -1
@@ -245,7 +245,9 @@ class _Prune:
             for key, forgotten in (expired or {}).items():
                 value = transaction.get(Table.FORGOTTEN, key)
                 if value is not None and next(iter_forgotten(transaction, key))[1] == forgotten:
-                    transaction.delete(Table.FORGOTTEN, key)
+                    is_removed |= transaction.delete(Table.FORGOTTEN, key)
+            if is_removed:
+                count_generation(transaction)  # mounts show forgotten ones
             if is_swept:
                 count_sweep(transaction)
 

@@ -15,7 +15,7 @@ Reads snapshot records only, never trees: whether a path exists is not asked her
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from yester.core.records import Snapshot
@@ -28,6 +28,7 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _TIME_COLONS_MAX = 2
 """Colons a time may hold: `2026-11-22 10:30:20` has two."""
 _CANDIDATES_SHOWN = 8
+_NAME_LENGTH_MIN = len("2026-11-22_10-00-00")
 _SEE_ALL = "list sources and snapshots with `yester snapshots`"
 
 
@@ -48,6 +49,40 @@ def resolve(store: Store, text: str, *, now_ns: int) -> tuple[StoredSnapshot, by
     else:
         stored = _find_newest_or_id(store, source)
     return stored, inner_path(stored.snapshot, path)
+
+
+def resolve_whole(store: Store, text: str, *, now_ns: int) -> StoredSnapshot:
+    """The snapshot that `SNAP` names, where a PATH in it would make no sense.
+
+    Raises:
+        UsageError, NotFoundError: as `resolve`; there is a PATH.
+    """
+    stored, path = resolve(store, text, now_ns=now_ns)
+    if path:
+        message = f"{text!r} names something in a snapshot, and only whole ones will do here; nothing was changed"
+        raise UsageError(message, hint=f"leave the path out: {label(stored)}")
+    return stored
+
+
+def find_exact(candidates: Sequence[StoredSnapshot], text: str) -> StoredSnapshot | None:
+    """The one of these snapshots that `SOURCE@NAME`, or at least 4 hex digits that its id starts with, names; None if there is none.
+
+    For what changes or removes snapshots: a time is not taken, since it names another snapshot once that one is gone.
+
+    Raises:
+        UsageError: an id that fits several.
+    """
+    source, at, name = text.partition("@")
+    if at:
+        return next((stored for stored in candidates if (stored.snapshot.source, stored.snapshot.name) == (source, name)), None)
+    if not may_be_exact(text):
+        return None
+    return _only_one([stored for stored in candidates if stored.id.hex().startswith(text.lower())], text)
+
+
+def may_be_exact(text: str) -> bool:
+    """Whether `find_exact` could find anything by this text, in any store."""
+    return "@" in text or (len(text) >= ID_DIGITS_MIN and not set(text) - _HEX_DIGITS)
 
 
 def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, bytes]]:
@@ -86,6 +121,9 @@ def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, 
 
 def source_not_found(store: Store, source: str) -> NotFoundError:
     """The error for a source, or whatever it was meant to be, that the store does not have."""
+    if any(forgotten.stored.snapshot.source == source for forgotten in store.forgotten_snapshots()):
+        message = f"all snapshots of {source!r} in {store.path} were forgotten"
+        return NotFoundError(message, hint=f"`yester undelete {source}` brings them back; `yester snapshots --forgotten` lists them")
     sources = store.sources()
     near = difflib.get_close_matches(source, sources, n=3, cutoff=0.5)
     message = f"there is no source {source!r} in {store.path}"
@@ -107,16 +145,30 @@ def _find_newest_or_id(store: Store, name: str) -> StoredSnapshot:
     if len(name) < ID_DIGITS_MIN:
         message = f"there is no source {name!r} in {store.path}, and an id needs at least {ID_DIGITS_MIN} digits"
         raise NotFoundError(message, hint=_SEE_ALL)
-    found = store.find_snapshots_by_id(name)
-    if not found:
+    found = _only_one(store.find_snapshots_by_id(name), name)
+    if found is None:
+        _refuse_forgotten(store, name)
         message = f"there is neither a source nor a snapshot id {name!r} in {store.path}"
         raise NotFoundError(message, hint=_SEE_ALL)
+    return found
+
+
+def _refuse_forgotten(store: Store, text: str) -> None:
+    """Raises NotFoundError if `text` names a forgotten snapshot, as `find_exact` reads it."""
+    forgotten = find_exact([found.stored for found in store.forgotten_snapshots()], text)
+    if forgotten is not None:
+        message = f"the snapshot {label(forgotten)} was forgotten"
+        raise NotFoundError(message, hint=f"`yester undelete {text}` brings it back; a mount shows it in its folder `forgotten`")
+
+
+def _only_one(found: Sequence[StoredSnapshot], digits: str) -> StoredSnapshot | None:
+    """What these digits of an id fit; None for nothing. Raises UsageError for several."""
     if len(found) > 1:
-        shown = [f"{stored.id.hex()[: len(name) + 8]} ({_label(stored)})" for stored in found[:_CANDIDATES_SHOWN]]
+        shown = [f"{stored.id.hex()[: len(digits) + 8]} ({label(stored)})" for stored in found[:_CANDIDATES_SHOWN]]
         more = [f"and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
-        message = f"{name!r} is the start of {len(found)} snapshot ids: {', '.join(shown + more)}"
+        message = f"{digits!r} is the start of {len(found)} snapshot ids: {', '.join(shown + more)}"
         raise UsageError(message, hint="write more digits of the one you mean")
-    return found[0]
+    return found[0] if found else None
 
 
 def _find_at(store: Store, source: str, rest: str, *, now_ns: int) -> tuple[StoredSnapshot, str]:
@@ -129,11 +181,14 @@ def _find_at(store: Store, source: str, rest: str, *, now_ns: int) -> tuple[Stor
     for stored in store.snapshots(source):
         if stored.snapshot.name == which:
             return stored, path
+    if len(which) >= _NAME_LENGTH_MIN:
+        # Read as a time, it would name the one before, and a restore would bring that without a word.
+        _refuse_forgotten(store, f"{source}@{which}")
     until_ns, path = _parse_time_and_path(rest, now_ns=now_ns)
     found = store.snapshot_at(source, until_ns)
     if found is None:
-        oldest = store.snapshots(source)[0]
-        message = f"{source!r} has no snapshot from {which!r} or before it; its oldest is {oldest.snapshot.name}"
+        oldest = next((f"; its oldest is {stored.snapshot.name}" for stored in store.snapshots(source)), "")
+        message = f"{source!r} has no snapshot from {which!r} or before it{oldest}"
         raise NotFoundError(message, hint=_SEE_ALL)
     return found, path
 
@@ -159,7 +214,8 @@ def _newest(store: Store, source: str) -> StoredSnapshot:
     return stored
 
 
-def _label(stored: StoredSnapshot) -> str:
+def label(stored: StoredSnapshot) -> str:
+    """A snapshot as `SOURCE@NAME`."""
     return f"{stored.snapshot.source}@{stored.snapshot.name}"
 
 

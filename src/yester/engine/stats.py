@@ -36,6 +36,8 @@ class Stats:
     """The whole store. `chunks` are those that can be found; segments may hold others, which nothing needs any more."""
 
     sources: tuple[SourceStats, ...]
+    forgotten: int
+    """Snapshots that can be had back. They are not among those of `sources`; what they need is counted below."""
     chunks: int
     data: SegmentStats
     trees: SegmentStats
@@ -106,6 +108,7 @@ def stats(store: Store) -> Stats:
             SourceStats(name, len(found), found[0], found[-1], sum(stored.snapshot.totals.size_bytes for stored in found))
             for name, found in by_source.items()
         ),
+        forgotten=len(store.forgotten_snapshots()),
         chunks=chunks,
         data=SegmentStats(*kinds[Kind.DATA]),
         trees=SegmentStats(*kinds[Kind.TREE]),

@@ -21,8 +21,7 @@ from yester.engine.live_rows import waiting
 from yester.errors import BusyError, MountError, YesterError
 from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, LiveStatus, Order, Report
 from yester.fs.mount_table import MountedAt, mounts
-from yester.fs.view import source_of
-from yester.store.live import LiveFolders
+from yester.store.live import LiveFolders, source_of
 from yester.store.store import Store, StoredSnapshot
 
 _POLL_S = 0.02

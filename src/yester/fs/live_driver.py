@@ -30,7 +30,8 @@ from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, Order
 from yester.fs.live_session import LiveSession
 from yester.fs.old_versions import ROOT_INODE, SNAPSHOTS_NAME, open_versions, versions_of
 from yester.fs.rewind import Touched
-from yester.fs.view import BLOCK_BYTES, FOREVER_S, source_of
+from yester.fs.view import BLOCK_BYTES, FOREVER_S
+from yester.store.live import source_of
 
 _XATTR_VALUE_BYTES_MAX = 65536
 _ROW_BYTES = 4096

@@ -2,7 +2,8 @@
 """A live folder in use: its tree, its journal, and the task that makes versions of it, without FUSE (docs/adr/0007).
 
 A version is made when the folder was quiet for `quiet_s`, at the latest `interval_s` after the first change, at once where very much
-changed, and on request. Its storing runs on a worker thread; work in the folder goes on.
+changed, and on request. Its storing runs on a worker thread; work in the folder goes on. Now and then, after one was made, old versions are
+thinned out by a policy, which never takes the newest: the folder is based on it.
 
 Threads: everything here belongs to the trio loop, but what is handed to worker threads.
 """
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 import trio
 
 from yester.core.records import Entry, Snapshot
+from yester.core.retention import LIVE_POLICY, Policy
+from yester.engine.forget import thin
 from yester.engine.history import file_history
 from yester.engine.live_base import BaseReader
 from yester.engine.live_version import Cut, StoredVersion, is_same_version, snapshot_of, store_version
@@ -29,8 +32,7 @@ from yester.fs.live_nodes import fail, random_node_id
 from yester.fs.live_orders import LiveStatus, Order, Report
 from yester.fs.live_start import empty_start, start_from
 from yester.fs.rewind import Rewind, Touched
-from yester.fs.view import source_of
-from yester.store.live import LiveFolders, LiveHead, LiveRows
+from yester.store.live import LiveFolders, LiveHead, LiveRows, source_of
 from yester.store.store import Store, StoredSnapshot
 
 _LOOK_EVERY_S = 0.5
@@ -39,6 +41,8 @@ _TURN_S = 0.02
 _SECOND_NS = 10**9
 _RETRY_S = 30.0
 """After a version could not be made."""
+_THIN_EVERY_S = 600.0
+"""Looking at 10,000 versions takes a third of a second, and what is thinned is at least an hour old."""
 _NODES_MAX = 20_000
 """Changed nodes: each takes about a kilobyte of memory until it is in a version."""
 _EXTENTS_MAX = 250_000
@@ -92,11 +96,12 @@ def open_folder(store: Store, name: str, *, start: Entry | None = None, make: bo
 class LiveSession:
     """One live folder in use; whoever makes it holds the folder (`open_folder`)."""
 
-    def __init__(self, store: Store, name: str, rows: LiveRows, pace: Pace) -> None:
+    def __init__(self, store: Store, name: str, rows: LiveRows, pace: Pace, policy: Policy = LIVE_POLICY) -> None:
         """Raises CorruptionError if the rows are those of no folder."""
         self.store = store
         self.name = name
         self._pace = pace
+        self._policy = policy
         self._folders = LiveFolders(store.environment)
         self._head: LiveHead = rows.head
         self.tree = LiveTree(
@@ -291,9 +296,19 @@ class LiveSession:
             return True
         return False
 
+    async def _thin(self) -> None:
+        """Forget versions that the policy does not keep. What goes wrong is logged, and tried again another time."""
+        source = source_of(self.name)
+        try:
+            await trio.to_thread.run_sync(lambda: thin(self.store, source, self._policy, now_ns=time.time_ns()))
+        except YesterError as error:
+            _log.error("the versions of the live folder %s could not be thinned out: %s", self.name, error.message)
+        except Exception:  # noqa: BLE001 (the folder must go on)
+            _log.exception("the versions of the live folder %s could not be thinned out", self.name)
+
     async def _publish_now_and_then(self) -> None:
         seen = first_s = last_s = 0.0
-        retry_s = 0.0
+        retry_s = thin_s = 0.0
         kept_nodes = kept_bytes = kept_extents = 0
         done = self.tree.change_count if not self.tree.unpublished_nodes else -1
         while True:
@@ -317,6 +332,9 @@ class LiveSession:
             done, first_s, seen = count, 0.0, 0.0
             # In the trash, or come meanwhile.
             kept_nodes, kept_bytes, kept_extents = self.tree.unpublished_nodes, self.tree.dirty_bytes, self.tree.extent_count
+            if trio.current_time() >= thin_s:
+                await self._thin()
+                thin_s = trio.current_time() + _THIN_EVERY_S
 
 
 def carry_out_alone(store: Store, name: str, order: Order) -> Report:

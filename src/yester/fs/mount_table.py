@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from yester.errors import BusyError
-from yester.fs.view import source_of
+from yester.store.live import source_of
 
 FSTYPE = "fuse.yester"
 LIVE_MARK = b":live/"

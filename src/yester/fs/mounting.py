@@ -23,6 +23,7 @@ import pyfuse3
 import trio
 
 from yester.core.records import Entry
+from yester.core.retention import LIVE_POLICY, Policy
 from yester.engine.live_rows import waiting
 from yester.errors import BusyError, ConflictError, LockedError, MountError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.fs import quick_wait
@@ -52,11 +53,15 @@ class MountOptions:
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """Which live folder to mount; `start` is the archived folder that a new one begins as, if not with nothing."""
+    """Which live folder to mount; `start` is the archived folder that a new one begins as, if not with nothing.
+
+    `policy` says which of its versions are kept.
+    """
 
     name: str
     start: Entry | None = None
     pace: Pace = field(default_factory=Pace)
+    policy: Policy = LIVE_POLICY
 
 
 def prepare_mount_point(path: Path, store: Path) -> Path:
@@ -141,7 +146,7 @@ def serve_live(store: Store, live: LiveOptions, mount_point: Path, options: Moun
         StoreFullError, StoreAccessError: not all that was changed could be stored in the end.
     """
     with open_folder(store, live.name, start=live.start, make=True) as rows:
-        session = LiveSession(store, live.name, rows, live.pace)
+        session = LiveSession(store, live.name, rows, live.pace, live.policy)
         quick_wait.install(lambda: session.journal.is_awaited)
         operations = LiveOperations(session)
         with _mounted(operations, mount_point, options, _fsname(store.path, live.name), set()):

@@ -5,6 +5,7 @@
     snapshots/<source>/latest                      a symlink to the newest
     at/<time>/<source>                             a symlink to the newest snapshot not after that time
     versions/<source>/<path>/<snapshot><.ext>      the distinct versions of one file
+    forgotten/<source>/<YYYY-MM-DD_HH-MM-SS>/…     every snapshot that was forgotten and can be had back; elsewhere they are not shown
 
 Rules of the inodes:
 1. Numbers come from a counter and are never used twice: the kernel would mix old pages with new.
@@ -13,32 +14,31 @@ Rules of the inodes:
 3. A *directory* has an inode of its own in each place: the kernel refuses to show one directory twice.
 4. A node lives as long as the kernel knows it (`forget`), or as long as something below it does.
 
-Archived nodes never change, so the kernel may keep what it is told about them for ever. Folders in which new names can
-appear (`snapshots` and below it, `at`, `versions`) are asked again after a second at most.
+Archived nodes never change, so the kernel may keep what it is told about them for ever. Folders in which names can
+appear, and go when a snapshot is forgotten (`snapshots` and below it, `at`, `versions`, `forgotten`), are asked again after a second at
+most. What is open of a snapshot that goes stays as it is.
 
 Threads: everything here belongs to the thread that serves the mount, but `HistoryFolder.load`, which may take long and
 runs on another.
 """
 
-import logging
 import os
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
 
 from yester.core.content import Content, sole_span
-from yester.core.records import ANY_XATTR, NAME_BYTES_MAX, Entry, is_valid_name
+from yester.core.records import NAME_BYTES_MAX, Entry
 from yester.core.times import parse_time
 from yester.engine.files import FileReader
 from yester.engine.history import file_history
 from yester.engine.trees import TreeReader, find_entry
 from yester.errors import UsageError
+from yester.fs.snapshot_index import SnapshotIndex
 from yester.store.store import Store, StoredSnapshot
-
-_log = logging.getLogger(__name__)
 
 Inode = NewType("Inode", int)
 ROOT = Inode(1)
@@ -48,8 +48,6 @@ FOREVER_S = 10.0**8
 GROWING_S = 0.5
 """For folders in which a new snapshot must appear within a second."""
 
-LIVE_PREFIX = "live/"
-"""Begins the source of a live folder. No other source has a slash in its name."""
 BLOCK_BYTES = 512
 _OPEN_READERS = 64
 """Files whose decoded content list is kept. Reading one not among them decodes it again: 3 µs."""
@@ -175,12 +173,10 @@ class RootFolder(Folder):
     grows = False
 
     def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
-        return [(name, None) for name in (b"at", b"snapshots", b"versions")]
+        return [(name, None) for name in _WAYS_IN]
 
     def make(self, view: "View", inode: Inode, name: bytes) -> Node:
-        if name == b"snapshots":
-            return SnapshotsFolder(inode, self, name)
-        return AtFolder(inode, self, name) if name == b"at" else VersionsRoot(inode, self, name)
+        return _WAYS_IN[name](inode, self, name)
 
 
 class SourcesFolder(Folder):
@@ -247,6 +243,41 @@ class SourceFolder(Folder):
     def mtime_ns(self, view: "View") -> int:
         latest = view.store.latest_snapshot(self.source)
         return latest.snapshot.time_ns if latest else view.started_ns
+
+
+class ForgottenFolder(SourcesFolder):
+    """`forgotten`: the sources of which something is forgotten.
+
+    It is there, and empty, where nothing is: a folder that comes and goes would have to be asked for by the kernel, and
+    looked for by people.
+    """
+
+    __slots__ = ()
+
+    def sources(self, view: "View") -> Iterable[str]:
+        return view.index.forgotten_sources()
+
+    def make_source(self, view: "View", inode: Inode, name: bytes, source: str) -> Node:
+        return ForgottenSource(inode, self, name, source)
+
+
+class ForgottenSource(Folder):
+    """`forgotten/<source>`: its snapshots that were forgotten."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, inode: Inode, parent: Folder, name: bytes, source: str) -> None:
+        super().__init__(inode, parent, name)
+        self.source: Final = source
+
+    def list(self, view: "View") -> Iterable[tuple[bytes, Entry | None]]:
+        return view.index.forgotten_roots(self.source).items()
+
+    def find_entry(self, view: "View", name: bytes) -> Entry | None:
+        return view.index.forgotten_roots(self.source).get(name)
+
+    def make(self, view: "View", inode: Inode, name: bytes) -> Node:
+        raise AssertionError  # all that it has is archived
 
 
 class AtFolder(Folder):
@@ -371,61 +402,13 @@ class VersionsFolder(HistoryFolder):
         return VersionsFolder(inode, self, name, self.source, inner_path)
 
 
-class SnapshotIndex:
-    """The names of sources and snapshots, read again when a snapshot was added or removed."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._generation = -1
-        self._sources: list[str] | None = None
-        self._roots: dict[str, dict[bytes, Entry]] = {}
-        self._xattr_names: frozenset[bytes] | None = None
-
-    def generation(self) -> int:
-        """Differs from what it was whenever the set of snapshots does. About 2 µs."""
-        generation = self._store.snapshots_generation()
-        if generation != self._generation:
-            self._generation = generation
-            self._sources = self._xattr_names = None
-            self._roots = {}
-        return generation
-
-    def sources(self) -> list[str]:
-        """All sources, sorted."""
-        self.generation()
-        if self._sources is None:
-            self._sources = [source for source in self._store.sources() if _may_show(os.fsencode(source.removeprefix(LIVE_PREFIX)))]
-        return self._sources
-
-    def roots(self, source: str) -> dict[bytes, Entry]:
-        """A source's snapshots by name, oldest first, each with its root directory. 3 µs a snapshot the first time."""
-        self.generation()
-        roots = self._roots.get(source)
-        if roots is None:
-            named = ((os.fsencode(found.snapshot.name), found.snapshot.root) for found in self._store.snapshots(source))
-            roots = self._roots[source] = {name: root for name, root in named if _may_show(name)}
-        return roots
-
-    def may_have_xattr(self, name: bytes) -> bool:
-        """Whether any file of any snapshot can have an extended attribute of this name."""
-        self.generation()
-        if self._xattr_names is None:
-            self._xattr_names = frozenset(name for found in self._store.snapshots() for name in found.snapshot.xattr_names)
-        return name in self._xattr_names or ANY_XATTR in self._xattr_names
-
-
-def _may_show(name: bytes) -> bool:
-    """Whether a name from the store may be given to the kernel, which answers EIO for a whole folder with one that may not."""
-    if not is_valid_name(name):
-        _log.error("a source or snapshot is left out: %r is not a name", name)
-        return False
-    return True
-
-
-def source_of(live_name: str) -> str:
-    """The source under which versions of a live folder are snapshots."""
-    return LIVE_PREFIX + live_name
-
+_WAYS_IN: Mapping[bytes, Callable[[Inode, Folder, bytes], Folder]] = {
+    b"at": AtFolder,
+    b"forgotten": ForgottenFolder,
+    b"snapshots": SnapshotsFolder,
+    b"versions": VersionsRoot,
+}
+"""What the mount point holds."""
 
 _FileIdentity = tuple[object, ...]
 

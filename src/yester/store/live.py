@@ -23,6 +23,8 @@ from yester.store.locks import file_lock
 from yester.store.store import StoredSnapshot, put_snapshot
 
 LIVE_VERSION = 1
+LIVE_PREFIX = "live/"
+"""Begins the source of a live folder. No other source has a slash in its name."""
 REMOVED = 0
 """Stands for a name of the base that was removed. No node has this number."""
 
@@ -173,26 +175,37 @@ class LiveFolders:
             pass
         return found[0] if found else ""
 
-    def remove(self, name: str) -> None:
-        """Take a folder away, with all that was not published of it; durable on return.
 
-        Raises:
-            NotFoundError: there is none of that name.
-        """
-        key = _name_key(name)
+def removal(name: str) -> Callable[[WriteTransaction], None]:
+    """The change that takes a folder away, with all that was not published of it.
 
-        def apply(transaction: WriteTransaction) -> None:
-            value = transaction.get(Table.LIVE_FOLDERS, key)
-            if value is None:
-                message = f"there is no live folder {name!r} in {self._environment.path}; nothing was changed"
-                raise NotFoundError(message)
-            prefix = _folder_key(_decode_head(key, value).number)
-            for table in (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES):
-                for row, _ in list(transaction.iterate(table, prefix)):
-                    transaction.delete(table, row)
-            transaction.delete(Table.LIVE_FOLDERS, key)
+    Raises, when it is applied:
+        NotFoundError: there is none of that name.
+    """
+    key = _name_key(name)
 
-        self._environment.write(apply)
+    def apply(transaction: WriteTransaction) -> None:
+        value = transaction.get(Table.LIVE_FOLDERS, key)
+        if value is None:
+            message = f"there is no live folder {name!r} in the store; nothing was changed"
+            raise NotFoundError(message, hint="`yester status` lists those there are")
+        prefix = _folder_key(_decode_head(key, value).number)
+        for table in (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES):
+            for row, _ in list(transaction.iterate(table, prefix)):
+                transaction.delete(table, row)
+        transaction.delete(Table.LIVE_FOLDERS, key)
+
+    return apply
+
+
+def source_of(live_name: str) -> str:
+    """The source under which versions of a live folder are snapshots."""
+    return LIVE_PREFIX + live_name
+
+
+def live_name_of(source: str) -> str | None:
+    """The live folder whose versions are snapshots of this source; None if it is no such source."""
+    return source.removeprefix(LIVE_PREFIX) if source.startswith(LIVE_PREFIX) else None
 
 
 def folder_lock(store: Path, number: int, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:

@@ -26,6 +26,7 @@ from yester.core.chunking import ChunkParams, secret_params
 from yester.core.ids import ChunkId, SnapshotId, snapshot_id
 from yester.core.records import (
     RECORD_VERSION,
+    TIME_NS_MAX,
     Forgotten,
     Pin,
     SeenDirectory,
@@ -112,6 +113,14 @@ class ForgottenSnapshot:
     stored: StoredSnapshot
     forgotten_ns: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Snapshots by source name and then oldest first, and all pins of the store."""
+
+    snapshots: list[StoredSnapshot]
+    pins: dict[SnapshotId, Pin]
 
 
 class Store:
@@ -395,7 +404,7 @@ class Store:
             return next(_readable(takewhile(lambda item: item[0].startswith(prefix), earlier)), None)
 
     def snapshots_generation(self) -> int:
-        """Changes whenever a snapshot is added or removed. About 2 µs."""
+        """Changes whenever a snapshot is published, forgotten, had back or removed for good. About 2 µs."""
         return stored_number(self.environment.get(Table.META, _GENERATION_KEY))
 
     def snapshots_generation_in(self, view: ReadTransaction) -> int:
@@ -419,6 +428,11 @@ class Store:
                     found.append(_stored(bytes(record)))
         return found
 
+    def listing(self, source: str | None = None) -> Listing:
+        """All snapshots, or those of one source, as `snapshots`, and all pins, as of one instant."""
+        with self.environment.read() as view:
+            return _read_listing(view, source)
+
     def forget(self, ids: Collection[SnapshotId], *, now_ns: int) -> list[StoredSnapshot]:
         """Take these snapshots out of the list of snapshots, all or none; they stay among the forgotten ones. Durable on return.
 
@@ -427,32 +441,32 @@ class Store:
         Raises:
             ConflictError: one of them is pinned; nothing was changed.
         """
+        return self.write_freeing(lambda transaction: _forget(transaction, ids, now_ns))
+
+    def forget_chosen(
+        self,
+        choose: Callable[[Listing], Collection[SnapshotId]],
+        *,
+        source: str | None = None,
+        now_ns: int,
+        also: Callable[[WriteTransaction], None] | None = None,
+    ) -> list[StoredSnapshot]:
+        """As `forget`, of what `choose` picks of a listing, of one source or all, as of the transaction that forgets them.
+
+        So nothing that others publish, forget or pin meanwhile can make it wrong. `choose` may be called more than once, and nothing is
+        changed if it raises. `also` is done in the same transaction.
+        """
 
         def apply(transaction: WriteTransaction) -> list[StoredSnapshot]:
-            found = []
-            generation = stored_number(transaction.get(Table.META, _GENERATION_KEY)) + 1
-            for id_ in ids:
-                if transaction.get(Table.PINS, id_) is not None:
-                    message = f"snapshot {id_.hex()[:12]} is pinned; nothing was forgotten"
-                    raise ConflictError(message, hint="take the pin away with `yester unpin`")
-                key = transaction.get(Table.SNAPSHOT_IDS, id_)
-                record = transaction.get(Table.SNAPSHOTS, bytes(key)) if key is not None else None
-                if key is None or record is None:
-                    continue
-                where, encoded = bytes(key), bytes(record)
-                found.append(_stored(encoded))
-                forgotten = Forgotten(RECORD_VERSION, now_ns, encoded, generation)
-                transaction.put(Table.FORGOTTEN, where, encode_forgotten(forgotten))
-                transaction.delete(Table.SNAPSHOTS, where)
-                transaction.delete(Table.SNAPSHOT_IDS, id_)
-            if found:
-                _count_generation(transaction)
+            found = _forget(transaction, choose(_read_listing(transaction, source)), now_ns)
+            if also is not None:
+                also(transaction)
             return found
 
         return self.write_freeing(apply)
 
-    def undelete(self, ids: Collection[SnapshotId]) -> list[StoredSnapshot]:
-        """Make forgotten snapshots what they were before, all or none; durable on return.
+    def undelete(self, ids: Collection[SnapshotId], *, pin: Pin | None = None) -> list[StoredSnapshot]:
+        """Make forgotten snapshots what they were before, all or none, and put `pin` on them if it is given; durable on return.
 
         Raises:
             NotFoundError: one of them is not among the forgotten ones (any more); nothing was changed.
@@ -470,7 +484,9 @@ class Store:
                 transaction.put(Table.SNAPSHOTS, key, decode_forgotten(value).record)
                 transaction.put(Table.SNAPSHOT_IDS, forgotten.stored.id, key)
                 transaction.delete(Table.FORGOTTEN, key)
-            _count_generation(transaction)
+                if pin is not None:
+                    transaction.put(Table.PINS, forgotten.stored.id, encode_pin(pin))
+            count_generation(transaction)
             return [forgotten.stored for _, forgotten in found]
 
         return self.environment.write(apply)
@@ -502,8 +518,7 @@ class Store:
     def pins(self) -> dict[SnapshotId, Pin]:
         """All snapshots that are pinned."""
         with self.environment.read() as view:
-            rows = view.iterate(Table.PINS) if view.has_table(Table.PINS) else ()
-            return {SnapshotId(id_): decode_pin(value) for id_, value in rows}
+            return _read_pins(view)
 
     def find_seen(self, source: str, path: bytes) -> SeenDirectory | None:
         """What the last backup of `source` saw in its directory `path` (relative, no slashes at the ends)."""
@@ -611,7 +626,7 @@ def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSna
     key = prefix + _time_key(time_ns)
     transaction.put(Table.SNAPSHOTS, key, encoded)
     transaction.put(Table.SNAPSHOT_IDS, id_, key)
-    _count_generation(transaction)
+    count_generation(transaction)
     return StoredSnapshot(id_, named)
 
 
@@ -658,6 +673,48 @@ def _ask_for_key(environment: Environment, parameters: Parameters, unlock: "Unlo
 def _by_source(items: Iterable[Item], snapshot_of: Callable[[Item], StoredSnapshot]) -> list[Item]:
     """By source name, and as they come where that is equal: keys of an encrypted store have sources in any order."""
     return sorted(items, key=lambda item: snapshot_of(item).snapshot.source.encode("utf-8", "surrogateescape"))
+
+
+def _read_listing(view: ReadTransaction, source: str | None) -> Listing:
+    prefix = _source_prefix(source) if source is not None else b""
+    return Listing(_by_source(_readable(view.iterate(Table.SNAPSHOTS, prefix)), lambda stored: stored), _read_pins(view))
+
+
+def _read_pins(view: ReadTransaction) -> dict[SnapshotId, Pin]:
+    """All pins. One that cannot be read is a pin all the same."""
+    pins = {}
+    for id_, value in view.iterate(Table.PINS) if view.has_table(Table.PINS) else ():
+        try:
+            pins[SnapshotId(id_)] = decode_pin(value)
+        except (CorruptionError, FormatError) as error:
+            _log.error("the pin of snapshot %s: %s", id_.hex()[:12], error.message)
+            pins[SnapshotId(id_)] = Pin(RECORD_VERSION, 0)
+    return pins
+
+
+def _forget(transaction: WriteTransaction, ids: Collection[SnapshotId], now_ns: int) -> list[StoredSnapshot]:
+    """See `Store.forget`."""
+    found = []
+    generation = stored_number(transaction.get(Table.META, _GENERATION_KEY)) + 1
+    for id_ in ids:
+        if transaction.get(Table.PINS, id_) is not None:
+            message = f"snapshot {id_.hex()[:12]} is pinned; nothing was forgotten"
+            raise ConflictError(message, hint="take the pin away with `yester unpin`")
+        key = transaction.get(Table.SNAPSHOT_IDS, id_)
+        record = transaction.get(Table.SNAPSHOTS, bytes(key)) if key is not None else None
+        if key is None or record is None:
+            continue
+        where, encoded = bytes(key), bytes(record)
+        stored = _stored(encoded)
+        # A clock that is behind the snapshot's own must not let its grace end the sooner.
+        forgotten = Forgotten(RECORD_VERSION, max(now_ns, min(stored.snapshot.time_ns, TIME_NS_MAX)), encoded, generation)
+        transaction.put(Table.FORGOTTEN, where, encode_forgotten(forgotten))
+        transaction.delete(Table.SNAPSHOTS, where)
+        transaction.delete(Table.SNAPSHOT_IDS, id_)
+        found.append(stored)
+    if found:
+        count_generation(transaction)
+    return found
 
 
 def iter_forgotten(view: ReadTransaction, start: bytes = b"") -> Iterator[tuple[bytes, ForgottenSnapshot]]:
@@ -713,7 +770,7 @@ def _log_left_out(key: bytes, error: YesterError) -> None:
     _log.error("a snapshot of %s is left out: %s", source, error.message)
 
 
-def _count_generation(transaction: WriteTransaction) -> None:
+def count_generation(transaction: WriteTransaction) -> None:
     """Have everybody notice that snapshots came or went."""
     generation = stored_number(transaction.get(Table.META, _GENERATION_KEY))
     transaction.put(Table.META, _GENERATION_KEY, (generation + 1).to_bytes(8, "little"))

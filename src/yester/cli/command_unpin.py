@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""`yester unpin`."""
+
+import time
+from pathlib import Path
+
+import click
+
+from yester.cli.options import SnapshotName, open_store, store_option
+from yester.cli.output import show_text
+from yester.engine.select import label, resolve_whole
+
+
+@click.command("unpin")
+@click.argument("snaps", metavar="SNAP...", nargs=-1, required=True, type=SnapshotName())
+@store_option
+def command(snaps: tuple[str, ...], store_path: Path) -> None:
+    """Let snapshots be forgotten again. Nothing is forgotten by that.
+
+    \b
+    Example:
+      yester unpin Documents@2026-11-22_10-00-00
+
+    Exit status: 0 done (also where one was not pinned), 1 failed, 2 wrong usage.
+    """
+    now_ns = time.time_ns()
+    with open_store(store_path) as store:
+        for stored in [resolve_whole(store, snap, now_ns=now_ns) for snap in snaps]:
+            was_pinned = store.unpin(stored.id)
+            print(f"{show_text(label(stored))} {'is not pinned any more' if was_pinned else 'was not pinned'}")
