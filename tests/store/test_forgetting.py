@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from tests.encrypted import create_encrypted, unlock
 from yester.core.ids import SnapshotId
 from yester.core.records import RECORD_VERSION, Entry, Pin, Snapshot, Tree, encode_tree
 from yester.errors import ConflictError, NotFoundError
@@ -27,11 +28,12 @@ class SnapshotsMachine(RuleBasedStateMachine):
     """The model: which snapshots are listed, which are forgotten since when, and which are pinned."""
 
     folders: Iterator[Path]
+    is_encrypted: bool
 
     @initialize()
     def begin(self) -> None:
         self.path = next(self.folders)
-        self.store = Store.create(self.path)
+        self.store = create_encrypted(self.path) if self.is_encrypted else Store.create(self.path)
         with self.store.writer() as writer:
             tree = writer.add(Kind.TREE, encode_tree(Tree(RECORD_VERSION, {}, {}, ())))
         self.root = Entry(b"", stat.S_IFDIR | 0o755, 0, 0, 0, 0, 0, 0, tree)
@@ -111,7 +113,7 @@ class SnapshotsMachine(RuleBasedStateMachine):
     @rule()
     def open_again(self) -> None:
         self.store.close()
-        self.store = Store.open(self.path)
+        self.store = Store.open(self.path, unlock=unlock)
 
     def expect_new_generation(self) -> None:
         before, self.generation = self.generation, self.store.snapshots_generation()
@@ -139,7 +141,9 @@ class SnapshotsMachine(RuleBasedStateMachine):
         self.store.close()
 
 
-def test_snapshots_are_where_the_model_has_them(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["plain", "encrypted"])
+def test_snapshots_are_where_the_model_has_them(tmp_path_factory: pytest.TempPathFactory, is_encrypted: bool) -> None:
     folder = tmp_path_factory.mktemp("stores")
     SnapshotsMachine.folders = (folder / str(number) for number in range(10**9))
+    SnapshotsMachine.is_encrypted = is_encrypted
     run_state_machine_as_test(SnapshotsMachine, settings=settings(max_examples=50, stateful_step_count=30))
