@@ -247,6 +247,14 @@ def test_stats_and_check_speak_of_the_whole_store(run: Run, folder: Path) -> Non
     assert run("check", "--json").json["findings"] == []
 
 
+def test_a_sample_is_a_share_of_the_data(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    assert "--seed 3" in run("check", "--sample", "5%", "--seed", "3").out
+    assert run("check", "--sample", "100", "--json").json["read_segments"] == 2
+    for wrong in (["--sample", "0%"], ["--sample", "101"], ["--sample", "nan"], ["--seed", "3"], ["--sample", "5%", "--read-data"]):
+        assert run("check", *wrong).code == 2
+
+
 def test_restore_copies_out(run: Run, folder: Path, tmp_path: Path) -> None:
     run("backup", folder)
     assert run("restore", "letters:old", "--to", tmp_path / "back").code == 0

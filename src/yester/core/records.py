@@ -181,6 +181,13 @@ class Pin(msgspec.Struct, frozen=True, array_like=True):
     message: str = ""
 
 
+class Damaged(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk that something needs and whose bytes are lost: since when that is known."""
+
+    version: int
+    noted_ns: int
+
+
 class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):
     """One source directory at its last backup. `tree` is what it was stored as.
 
@@ -215,6 +222,7 @@ _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
 _seen_decoder = msgspec.msgpack.Decoder(SeenDirectory)
 _forgotten_decoder = msgspec.msgpack.Decoder(Forgotten)
 _pin_decoder = msgspec.msgpack.Decoder(Pin)
+_damaged_decoder = msgspec.msgpack.Decoder(Damaged)
 
 
 def encode_tree(tree: Tree) -> bytes:
@@ -304,6 +312,24 @@ def decode_pin(record: bytes | memoryview) -> Pin:
     """
     pin: Pin = _decode(_pin_decoder, record, "pin")
     return pin
+
+
+def encode_damaged(damaged: Damaged) -> bytes:
+    """The bytes that are stored of a damaged chunk."""
+    return _encoder.encode(damaged)
+
+
+def decode_damaged(record: bytes | memoryview) -> Damaged:
+    """What is known of a damaged chunk.
+
+    Raises:
+        CorruptionError: not such a record. FormatError: made by a newer release.
+    """
+    damaged: Damaged = _decode(_damaged_decoder, record, "damaged chunk")
+    if not 0 < damaged.noted_ns <= TIME_NS_MAX:
+        message = "a damaged chunk record is damaged: its time is absurd"
+        raise CorruptionError(message)
+    return damaged
 
 
 def _decode(decoder: Any, record: bytes | memoryview, what: str) -> Any:  # noqa: ANN401 (msgspec's decoders are generic over their record)
