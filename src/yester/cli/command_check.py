@@ -39,7 +39,8 @@ class Percentage(click.ParamType[float]):
 def command(read_data: bool, sample: float | None, seed: int | None, store_path: Path, as_json: bool) -> int:
     """Look for damage: that every snapshot, folder and chunk is there, and with --read-data that every byte is right.
 
-    Damage is named with the files and snapshots it touches. Nothing is changed; backups and mounts may go on meanwhile.
+    Damage is named with the files and snapshots it touches; `yester repair` puts back what it can. Nothing is changed; backups
+    and mounts may go on meanwhile.
 
     \b
     Examples:
@@ -102,7 +103,7 @@ def _verdict(report: CheckReport) -> str:
     if report.is_as_known:
         return "no damage but what `yester repair` has told of; everything not named above is whole"
     rest = "" if any(finding.kind is FindingKind.DATABASE for finding in report.findings) else "; everything not named above is whole"
-    return f"damage found{rest}"
+    return f"damage found{rest}; `yester repair` puts back what it can"
 
 
 def show_affected(affected: Affected) -> str:

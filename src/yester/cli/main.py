@@ -37,6 +37,7 @@ COMMANDS = {
     "desktop": 'Put "Previous versions" into menus of file managers.',
     "stats": "Show what the store holds and takes.",
     "check": "Look for damage in the store.",
+    "repair": "Put back what is damaged in the store.",
     "prune": "Free the space of what was forgotten.",
     "compact": "Make the store's file as small as what is in it.",
 }

@@ -490,6 +490,13 @@ while True:
         if map_bytes < 1 << 26:
             raise
         map_bytes //= 4
+    except lmdb.Error as error:
+        # An unknown version of the format is just an Error; those of the operating system have classes of their own.
+        damaged = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
+        if type(error) is not lmdb.Error and not isinstance(error, damaged):
+            raise
+        print("done", f"LMDB refuses it: {error}", sep="\\n")
+        sys.exit()
 with environment:
     for _ in range(5):
         with environment.begin():

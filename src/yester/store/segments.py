@@ -28,6 +28,7 @@ COMPRESSION_LEVEL = 3
 WINDOW_BYTES_MAX = RAW_BYTES_MAX
 
 _HEADER = struct.Struct("<2sBBBBHIII")
+HEADER_BYTES = _HEADER.size
 _MAGIC = b"ys"
 _VERSION = 1
 _LENGTH_BYTES = 4
@@ -127,6 +128,41 @@ class Codec:
         except zstandard.ZstdError:
             pass
         return bytes(found.ljust(raw_bytes, b"\0"))
+
+
+def stored_length(start: bytes) -> int:
+    """How long a segment is, by the `HEADER_BYTES` it begins with; 0 for what is no segment."""
+    if len(start) < _HEADER.size:
+        return 0
+    magic, version, _kind, _compression, _cipher, _reserved, raw_bytes, stored_bytes, chunk_count = _HEADER.unpack_from(start)
+    if magic != _MAGIC or version != _VERSION or raw_bytes > RAW_BYTES_MAX or chunk_count > CHUNKS_MAX:
+        return 0
+    return int(_HEADER.size + chunk_count * _LENGTH_BYTES + stored_bytes)
+
+
+def guess_header(stored: bytes | memoryview) -> bytes | None:
+    """A segment whose header is damaged, with the header that it must have had, if what follows it says that; else None.
+
+    Only a guess: whoever uses it compares the hashes of chunks with what they should be. The table of lengths is believed.
+    """
+    if len(stored) < _HEADER.size:
+        return None
+    _magic, _version, kind, _compression, _cipher, _reserved, _raw_bytes, _stored_bytes, chunk_count = _HEADER.unpack_from(stored)
+    payload_offset = _HEADER.size + chunk_count * _LENGTH_BYTES
+    if not 0 < chunk_count <= CHUNKS_MAX or payload_offset > len(stored):
+        return None
+    raw_bytes = sum(struct.unpack_from(f"<{chunk_count}I", stored, _HEADER.size))
+    payload = memoryview(stored)[payload_offset:]
+    try:
+        is_frame = zstandard.get_frame_parameters(payload).content_size == raw_bytes
+    except zstandard.ZstdError:
+        is_frame = False
+    if raw_bytes > RAW_BYTES_MAX or not (is_frame or len(payload) == raw_bytes):
+        return None
+    compression = Compression.ZSTD if is_frame else Compression.NONE
+    known_kind = kind if kind in set(Kind) else Kind.DATA
+    header = _HEADER.pack(_MAGIC, _VERSION, known_kind, compression, Cipher.NONE, 0, raw_bytes, len(payload), chunk_count)
+    return header + bytes(memoryview(stored)[_HEADER.size :])
 
 
 def parse_header(stored: bytes | memoryview) -> Header:

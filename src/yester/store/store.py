@@ -55,12 +55,20 @@ from yester.errors import (
 from yester.store.chunks import ChunkReader, ChunkWriter, last_segment, stored_number
 from yester.store.datafile import DATA_FILE
 from yester.store.leases import LEASES_FOLDER, HeldLease, held, list_leases
-from yester.store.lmdb import LOCK_FILE, MAP_BYTES, Environment, ReadTransaction, Result, Table, WriteTransaction
+from yester.store.lmdb import (
+    LOCK_FILE,
+    MAP_BYTES,
+    Environment,
+    ReadTransaction,
+    Result,
+    Table,
+    WriteTransaction,
+)
 from yester.store.locks import file_lock, shared_lock
 
 FORMAT_VERSION = 1
-_FORMAT_KEY = b"format"
-_GENERATION_KEY = b"snapshots_generation"
+FORMAT_KEY = b"format"
+GENERATION_KEY = b"snapshots_generation"
 _BACKUP_LOCK_FILE = "backup.lock"
 _PRUNE_LOCK_FILE = "prune.lock"
 _USE_LOCK_FILE = "use.lock"
@@ -167,12 +175,12 @@ class Store:
         with ExitStack() as resources:
             resources.enter_context(_use(path))
             environment = resources.enter_context(Environment(path, create=True, map_bytes=map_bytes))
-            parameters = Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking)
+            parameters = new_parameters(chunking)
 
             def put_format(transaction: WriteTransaction) -> bool:
-                if transaction.get(Table.META, _FORMAT_KEY) is not None:
+                if transaction.get(Table.META, FORMAT_KEY) is not None:
                     return False
-                transaction.put(Table.META, _FORMAT_KEY, msgspec.msgpack.encode(parameters))
+                transaction.put(Table.META, FORMAT_KEY, encode_parameters(parameters))
                 return True
 
             if not environment.write(put_format):
@@ -187,7 +195,7 @@ class Store:
         Raises:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
             CorruptionError: damaged beyond opening. StoreAccessError: the operating system refuses.
-            BusyError: it is being compacted.
+            BusyError: it is being compacted or repaired.
         """
         names = _list_store(path)
         if names and _is_unfinished(path, names):
@@ -309,11 +317,11 @@ class Store:
 
     def snapshots_generation(self) -> int:
         """Changes whenever a snapshot is added or removed. About 2 µs."""
-        return stored_number(self.environment.get(Table.META, _GENERATION_KEY))
+        return stored_number(self.environment.get(Table.META, GENERATION_KEY))
 
     def snapshots_generation_in(self, view: ReadTransaction) -> int:
         """As `snapshots_generation`, of a view."""
-        return stored_number(view.get(Table.META, _GENERATION_KEY))
+        return stored_number(view.get(Table.META, GENERATION_KEY))
 
     def find_snapshots_by_id(self, hex_prefix: str) -> list[StoredSnapshot]:
         """Snapshots whose id in hex starts so. An empty or odd prefix of hex digits is fine; none match other text."""
@@ -343,7 +351,7 @@ class Store:
 
         def apply(transaction: WriteTransaction) -> list[StoredSnapshot]:
             found = []
-            generation = stored_number(transaction.get(Table.META, _GENERATION_KEY)) + 1
+            generation = stored_number(transaction.get(Table.META, GENERATION_KEY)) + 1
             for id_ in ids:
                 if transaction.get(Table.PINS, id_) is not None:
                     message = f"snapshot {id_.hex()[:12]} is pinned; nothing was forgotten"
@@ -418,6 +426,10 @@ class Store:
             rows = view.iterate(Table.PINS) if view.has_table(Table.PINS) else ()
             return {SnapshotId(id_): decode_pin(value) for id_, value in rows}
 
+    def announce_snapshots(self) -> None:
+        """Have everybody who shows snapshots look at their list again."""
+        self.environment.write(_count_generation)
+
     def find_seen(self, source: str, path: bytes) -> SeenDirectory | None:
         """What the last backup of `source` saw in its directory `path` (relative, no slashes at the ends)."""
         with self.environment.read() as view:
@@ -471,6 +483,31 @@ class Store:
         return self.environment.last_transaction()
 
 
+@contextmanager
+def lock_for_repair(path: Path) -> Iterator[None]:
+    """Hold all that keeps others from adding to the store in `path`, which need not be sound enough to be opened.
+
+    Raises:
+        NotFoundError, ConflictError: as `Store.open`. BusyError: somebody backs up, or uses a live folder; nothing was changed.
+        StoreAccessError: the store may not be written.
+    """
+    names = _list_store(path) or set()
+    if DATA_FILE not in names:
+        message = f"there is no store in {path}; nothing was changed"
+        raise NotFoundError(message, hint="name the store's folder with --store or YESTER_STORE")
+
+    def refuse(holder: str) -> None:
+        message = f"the store {path} is in use by {holder}; nothing was changed"
+        raise BusyError(
+            message, hint="wait for the backup or prune to end, and end live folders with `yester umount`: `yester status` lists them"
+        )
+
+    with ExitStack() as stack:
+        for name in (_BACKUP_LOCK_FILE, *sorted(name for name in names if _LIVE_LOCK.fullmatch(name)), _PRUNE_LOCK_FILE):
+            stack.enter_context(file_lock(path / name, refuse))
+        yield
+
+
 def _use(path: Path) -> AbstractContextManager[None]:
     """Hold the right to have the store open, which all may that only do not want to be alone.
 
@@ -479,7 +516,7 @@ def _use(path: Path) -> AbstractContextManager[None]:
     """
 
     def refuse(holder: str) -> None:
-        message = f"the store {path} is being compacted by {holder}; it was not opened"
+        message = f"the store {path} is being compacted or repaired by {holder}; it was not opened"
         raise BusyError(message, hint="try again when that has ended")
 
     return shared_lock(path / _USE_LOCK_FILE, refuse)
@@ -583,8 +620,8 @@ def _log_left_out(key: bytes, error: YesterError) -> None:
 
 def _count_generation(transaction: WriteTransaction) -> None:
     """Have everybody notice that snapshots came or went."""
-    generation = stored_number(transaction.get(Table.META, _GENERATION_KEY))
-    transaction.put(Table.META, _GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
+    generation = stored_number(transaction.get(Table.META, GENERATION_KEY))
+    transaction.put(Table.META, GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
 
 
 def snapshot_key(snapshot: Snapshot) -> bytes:
@@ -668,22 +705,46 @@ def _sync_folder(path: Path) -> None:
 
 
 def _read_parameters(view: ReadTransaction, path: Path) -> Parameters:
-    record = view.get(Table.META, _FORMAT_KEY)
+    record = view.get(Table.META, FORMAT_KEY)
     if record is None:
         raise _unfinished_error(path)
     try:
+        return decode_parameters(bytes(record))
+    except FormatError as error:
+        message = f"the store {path} cannot be used: {error.message}"
+        raise FormatError(message, hint=error.hint) from error
+    except CorruptionError as error:
+        message = f"the parameters of the store {path} are damaged: {error.message}"
+        raise CorruptionError(
+            message, hint="run `yester repair`, or restore the store from a copy; keep the damaged file until then"
+        ) from error
+
+
+def new_parameters(chunking: ChunkParams | None = None) -> Parameters:
+    """Those of a store that is made now."""
+    return Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking or ChunkParams())
+
+
+def encode_parameters(parameters: Parameters) -> bytes:
+    """The value under `FORMAT_KEY`."""
+    return msgspec.msgpack.encode(parameters)
+
+
+def decode_parameters(record: bytes) -> Parameters:
+    """The parameters of a store.
+
+    Raises:
+        CorruptionError: not such a record. FormatError: the store was made by a newer release.
+    """
+    try:
         version = msgspec.msgpack.decode(record)[0]
         if version > FORMAT_VERSION:
-            message = f"the store {path} has format {version}; this release reads up to {FORMAT_VERSION}; nothing was changed"
+            message = f"it has format {version}; this release reads up to {FORMAT_VERSION}; nothing was changed"
             raise FormatError(message, hint="use a newer yester with this store")
         parameters = msgspec.msgpack.decode(record, type=Parameters)
     except (msgspec.DecodeError, ValueError, TypeError, IndexError, KeyError, RecursionError, LimitError) as error:
-        raise _damaged_parameters(path, str(error)) from error
+        raise CorruptionError(str(error)) from error
     if version < 1:
-        raise _damaged_parameters(path, f"there is no format {version}")
+        message = f"there is no format {version}"
+        raise CorruptionError(message)
     return parameters
-
-
-def _damaged_parameters(path: Path, problem: str) -> CorruptionError:
-    message = f"the parameters of the store {path} are damaged: {problem}"
-    return CorruptionError(message, hint="restore the store from a copy; keep the damaged file until then")
