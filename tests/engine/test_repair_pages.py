@@ -110,7 +110,7 @@ def test_the_old_file_is_kept_and_nothing_else_is_left(path: Path) -> None:
     assert report.pages is not None
     assert report.pages.kept_as is not None
     assert report.pages.kept_as.read_bytes() == before
-    names = {DATA_FILE, report.pages.kept_as.name, "lock.mdb", "leases"}
+    names = {DATA_FILE, report.pages.kept_as.name, "lock.mdb", "data.id", "leases"}
     assert {name for name in os.listdir(path) if name.count(".lock") == 0} == names
 
 

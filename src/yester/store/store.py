@@ -54,6 +54,7 @@ from yester.errors import (
 )
 from yester.store.chunks import ChunkReader, ChunkWriter, last_segment, stored_number
 from yester.store.datafile import DATA_FILE
+from yester.store.identity import IDENTITY_FILE, is_own_file, remember_file
 from yester.store.leases import LEASES_FOLDER, HeldLease, held, list_leases
 from yester.store.lmdb import (
     LOCK_FILE,
@@ -63,6 +64,8 @@ from yester.store.lmdb import (
     Result,
     Table,
     WriteTransaction,
+    are_pages_sound,
+    verify_data_file,
 )
 from yester.store.locks import file_lock, shared_lock
 
@@ -81,7 +84,7 @@ _PLENTY_BYTES = 1 << 30
 _RESERVE_FILE = "reserve"
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Room for some transactions that remove things: LMDB needs new pages for that, too, and a full disk has none."""
-_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE, _PRUNE_LOCK_FILE, _USE_LOCK_FILE, _RESERVE_FILE}
+_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE, _PRUNE_LOCK_FILE, _USE_LOCK_FILE, _RESERVE_FILE, IDENTITY_FILE}
 
 _log = logging.getLogger(__name__)
 
@@ -186,6 +189,7 @@ class Store:
             if not environment.write(put_format):
                 message = f"{path} is a store already; nothing was changed"
                 raise ConflictError(message)
+            remember_file(path)
             return cls(path, environment, parameters, resources.pop_all())
 
     @classmethod
@@ -194,7 +198,7 @@ class Store:
 
         Raises:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
-            CorruptionError: damaged beyond opening. StoreAccessError: the operating system refuses.
+            CorruptionError: damaged beyond opening, or a copy that is not whole. StoreAccessError: the operating system refuses.
             BusyError: it is being compacted or repaired.
         """
         names = _list_store(path)
@@ -207,6 +211,10 @@ class Store:
         with ExitStack() as resources:
             if names:
                 resources.enter_context(_use(path))
+                if not is_own_file(path):
+                    _judge_copy(path)
+                    if not readonly:
+                        remember_file(path)
             environment = resources.enter_context(Environment(path, readonly=readonly, map_bytes=map_bytes))
             if not readonly:
                 environment.clear_stale_readers()
@@ -669,6 +677,19 @@ def _list_store(path: Path) -> set[str] | None:
         message = f"cannot look into the store {path}: {error.strerror}"
         raise StoreAccessError(message, hint="see whose it is, or name another with --store or YESTER_STORE") from error
     return names
+
+
+def _judge_copy(path: Path) -> None:
+    """Raises CorruptionError if the data file, which was copied here, has pages that do not belong together.
+
+    0.12 s for 340 MB with 70,000 files (2026-11-26): only pages of LMDB's trees are read.
+    """
+    # Somebody may be writing to it, and only the second look, which is slower, is not confused by that.
+    if are_pages_sound(path):
+        return
+    if problems := verify_data_file(path):
+        message = f"the store {path} was copied, moved or restored, and its database is not whole: {problems[0]}; nothing was changed"
+        raise CorruptionError(message, hint="copy it again while nothing writes to it; `yester repair` saves what it has")
 
 
 def _is_unfinished(path: Path, names: set[str]) -> bool:
