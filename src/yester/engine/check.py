@@ -52,6 +52,9 @@ FINDINGS_MAX = 1000
 """Findings that are told one by one; more are only counted."""
 AFFECTED_MAX = 20
 """Paths that are told of each finding; more are only counted."""
+_PATHS_MAX = 200_000
+"""Paths in damaged folders of a source that are looked at to name those that damage touches. Folders that hold the same folder a thousand
+times, some levels deep, have more paths than anybody can walk."""
 
 _KEY_BYTES_MAX = 511
 """LMDB refuses longer keys."""
@@ -206,6 +209,8 @@ class StructureCheck:
         """Hashes of the keys of those that are only counted."""
         self._lists: dict[_ListKey, tuple[int, tuple[Hashable, ...]]] = {}
         """Bytes of file and troubles of each span list that was looked at."""
+        self._unreadable: set[TreeId] = set()
+        """Folders whose records are none: reading one again may take long."""
         self._trees = 0
         self._files = 0
 
@@ -417,6 +422,7 @@ class StructureCheck:
             entries = decode_tree(read_tree_record(self, tree)).entries
         except (CorruptionError, FormatError) as error:
             self._note(tree, FindingKind.TREE, f"the record {tree.hex()} of a folder cannot be read: {error.message}")
+            self._unreadable.add(tree)
             return _Frame(at, iter(()), is_tainted=True)
         subfolders = []
         is_tainted = False
@@ -548,7 +554,11 @@ class StructureCheck:
             for number, root in enumerate(roots):
                 for trouble in self._tree_troubles(root):
                     self._affect(trouble, source, b"", Run(number, number, 1), of_source, is_folder=True)
-            for occurrence in walk_snapshots(roots, self._tainted_entries):
+            for count, occurrence in enumerate(walk_snapshots(roots, self._tainted_entries)):
+                if count >= _PATHS_MAX:
+                    what = f"of the source {source!r} only the first {count} paths in damaged folders were looked at"
+                    self._note((source, "paths"), FindingKind.TREE, what)
+                    break
                 for entry, run in occurrence.entries:
                     troubles = self._look_at_entry(entry)
                     is_folder = stat.S_ISDIR(entry.mode)
@@ -569,7 +579,7 @@ class StructureCheck:
         if len(tree) != ID_BYTES:
             return ()
         at, trouble = self._need(tree, FindingKind.TREE)
-        if trouble is not None or not self._places.bits[at] & TAINTED:
+        if trouble is not None or tree in self._unreadable or not self._places.bits[at] & TAINTED:
             return ()
         try:
             return decode_tree(read_tree_record(self, tree)).entries

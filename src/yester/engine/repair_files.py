@@ -106,7 +106,8 @@ class FileSearch:
         try:
             status = os.lstat(name, dir_fd=directory)
             identity = (status.st_dev, status.st_ino)
-            if not stat.S_ISREG(status.st_mode) or identity in tried:
+            # Files of /proc have no size, and reading one can wait for ever.
+            if not stat.S_ISREG(status.st_mode) or not status.st_size or identity in tried:
                 return
             tried.add(identity)
             self._has_list = False
