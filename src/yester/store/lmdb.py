@@ -569,7 +569,7 @@ def _translated(path: Path) -> Iterator[None]:
         raise NotFoundError(message, hint="run `yester init` there again") from error
     except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
         message = f"the database of the store {path} is damaged: {error}"
-        raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair") from error
+        raise CorruptionError(message, hint="run `yester check --read-data`, then `yester repair`") from error
     except lmdb.PanicError as error:
         message = f"an earlier write to the store {path} failed, and it cannot be used until it is opened again"
         raise StoreAccessError(message, hint="run the command again; what was committed before is whole") from error
