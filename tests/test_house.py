@@ -82,6 +82,20 @@ def test_a_folder_of_tests_mirrors_a_package() -> None:
     assert folders <= packages | TEST_FOLDERS
 
 
+def test_ids_of_chunks_are_asked_of_the_store() -> None:
+    """In an encrypted store they are others than in a plain one: who computes them himself finds nothing there."""
+    allowed = {"core/ids.py", "store/lmdb.py"}
+    found = [_name(path) for path in SOURCES if str(path.relative_to(ROOT / "src/yester")) not in allowed and _imports_chunk_id(path)]
+    assert not found
+
+
+def _imports_chunk_id(path: Path) -> bool:
+    imports = [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module == "yester.core.ids"
+    ]
+    return any(alias.name == "chunk_id" for node in imports for alias in node.names)
+
+
 def _scripts() -> list[Path]:
     return [path for folder in ("scripts", ".ci") for path in sorted((ROOT / folder).glob("*")) if path.is_file()]
 

@@ -7,7 +7,9 @@ import signal
 import sys
 from pathlib import Path
 
+import encryption
 import live.command
+import store.command
 from datasets import prepare
 from report import BACKUP_TABLE, write_document
 from rows import BORG, FIRST_ROUND_ROWS, PLAIN, RESTIC, ROWS, YESTER, Results
@@ -31,7 +33,7 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Compare yester with restic and borg on this machine, and write docs/benchmarks.md.",
-        epilog="For the live folder: scripts/bench live --help. Rows: "
+        epilog="For the live folder: scripts/bench live --help; for the life of a store: scripts/bench store --help. Rows: "
         + " ".join(row.id for row in ROWS)
         + ". Without some of the rows or tools, or with --quick, nothing is written"
         " unless --output says where. Exit status: 0 done, 1 some rows failed, 2 wrong usage.",
@@ -94,6 +96,8 @@ def _compare(options: argparse.Namespace, work: Path) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(live.command.main(sys.argv[2:]) if sys.argv[1:2] == ["live"] else main())
+        others = {"encryption": encryption.main, "live": live.command.main, "store": store.command.main}
+        other = others.get(sys.argv[1]) if len(sys.argv) > 1 else None
+        sys.exit(other(sys.argv[2:]) if other is not None else main())
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -66,17 +66,18 @@ class DataSets:
         saved.rename(self.folder / _ORIGINALS)
         try:
             for number, name in enumerate(self.changed_names):
-                _change(self.tree / name, number)
+                change_file(self.tree / name, number, "the second snapshot")
             yield
         finally:
             take_back_changes(self.folder)
 
 
-def _change(path: Path, number: int) -> None:
+def change_file(path: Path, number: int, why: str) -> None:
+    """Replace bytes in the middle of a file, or append some: by turns, as `number` goes."""
     size_bytes = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(size_bytes // 2 if number % 2 else size_bytes)
-        file.write(b"/* changed for the second snapshot: %08d */\n" % number)
+        file.write(b"/* changed for %s: %08d */\n" % (why.encode(), number))
 
 
 def take_back_changes(folder: Path) -> None:

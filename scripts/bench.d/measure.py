@@ -31,12 +31,13 @@ class Ran:
     """What came of a command.
 
     `peak_bytes` is the resident memory of its largest process, mapped files included. `peak_anonymous_bytes` is without them, all
-    its processes together, as sampled.
+    its processes together, as sampled. `cpu_seconds` is the processor time of it and of its children, in user and system.
     """
 
     seconds: float
     peak_bytes: int
     peak_anonymous_bytes: int
+    cpu_seconds: float
     stdout_bytes: int
     stdout_lines: int
 
@@ -71,7 +72,8 @@ def run(
             raise
         if process.returncode != 0:
             raise StepError(describe_failure(command, process.returncode, errors))
-    return Ran(seconds, usage.ru_maxrss * 1024, memory.peak_anonymous_bytes, size_bytes, lines)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Ran(seconds, usage.ru_maxrss * 1024, memory.peak_anonymous_bytes, cpu_seconds, size_bytes, lines)
 
 
 def read_output(command: Sequence[str | Path], environment: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> str:

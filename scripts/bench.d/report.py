@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The document that is written: docs/benchmarks.md. What a person or `scripts/bench live` wrote in it is kept."""
+"""The document that is written: docs/benchmarks.md. What a person, `scripts/bench live` or `scripts/bench store` wrote in it is kept."""
 
 import re
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ class Part:
 
 
 LIVE_SECTION = Part("written by scripts/bench live")
+STORE_SECTION = Part("written by scripts/bench store")
 _BY_HAND = Part("written by hand, kept by scripts/bench")
 
 
@@ -117,7 +118,7 @@ def write_document(path: Path, results: Results, setting: Setting) -> None:
         "## All values",
         "In the order of the rounds.",
         BACKUP_TABLE.render_values(results),
-        LIVE_SECTION.render(live) if (live := LIVE_SECTION.find(old)) else "",
+        *(section.render(text) for section in (LIVE_SECTION, STORE_SECTION) if (text := section.find(old))),
     ]
     path.write_text("\n\n".join(part for part in parts if part) + "\n")
 

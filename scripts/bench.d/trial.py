@@ -35,14 +35,14 @@ class Record:
         """Record a value."""
         self._tried.add(row)
         if row in self._wanted:
-            print(f"  {self.name:8}{row:20}{value:14,.3f}", file=sys.stderr, flush=True)
+            print(f"  {self.name:14}{row:20}{value:14,.3f}", file=sys.stderr, flush=True)
             self._results.add(row, self.name, value)
 
     def fail(self, rows: Iterable[str], reason: str) -> None:
         """Record why rows have no value; those that were tried before keep what they have."""
         for row in sorted(self._wanted.intersection(rows) - self._tried):
             self._tried.add(row)
-            print(f"  {self.name:8}{row:20}        failed: {reason}", file=sys.stderr, flush=True)
+            print(f"  {self.name:14}{row:20}        failed: {reason}", file=sys.stderr, flush=True)
             self._results.fail(row, self.name, reason)
 
     def attempt(self, rows: Iterable[str], step: Callable[[], None]) -> None:

@@ -7,12 +7,14 @@
     ├── ConflictError       the thing exists already, or differs from what was asked for
     ├── BusyError           somebody else holds it; trying again later may work
     │   └── SweptError      a prune removed what was about to be used again
+    ├── LockedError         the store is encrypted, and what was given does not open it
     ├── CorruptionError     stored bytes are not what was written
     ├── FormatError         stored by a release that writes something this one cannot read
     ├── LimitError          too large, too long, too deep
     │   └── StoreFullError  the disk under the store has no room
     ├── StoreAccessError    the operating system refuses the store: permissions, I/O errors
-    └── MountError          FUSE is missing, not permitted, or refuses the mount point
+    ├── MountError          FUSE is missing, not permitted, or refuses the mount point
+    └── HookError           a command that had to run before a backup failed
 
 Families follow what a caller can do about it. Missing is not corrupt: `NotFoundError` is raised where a person named
 something that is not there, `CorruptionError` where the store itself refers to it. Nothing parses the messages.
@@ -55,6 +57,10 @@ class SweptError(BusyError):
     """A prune removed what was about to be used again. Nothing was published; doing it again stores what is missing."""
 
 
+class LockedError(YesterError):
+    """The store is encrypted, and no passphrase or key was given, or a wrong one. Nothing was read but what every copy shows."""
+
+
 class CorruptionError(YesterError):
     """Stored bytes are not what was written. Never raised for something that merely is not there."""
 
@@ -77,3 +83,7 @@ class StoreAccessError(YesterError):
 
 class MountError(YesterError):
     """FUSE is missing or not permitted, or the mount point cannot be used."""
+
+
+class HookError(YesterError):
+    """A command that a person has run before a backup failed, and so nothing was backed up."""

@@ -19,6 +19,7 @@ from yester.store.store import Store
 
 COMMANDS = [
     "init",
+    "key",
     "backup",
     "snapshots",
     "ls",
@@ -128,7 +129,7 @@ def test_a_folder_named_by_a_symlink_is_not_quietly_left_out(run: Run, folder: P
     (tmp_path / "link").symlink_to(folder)
     done = run("backup", tmp_path / "link")
     assert done.code == 0
-    assert f"is a symlink, and only that was backed up; for the folder name {folder}" in done.err
+    assert f"is a symlink, and only that is backed up; for the folder name {folder}" in done.err
 
 
 def test_a_slash_at_the_end_of_a_symlink_means_what_it_leads_to(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@
 import random
 from collections.abc import Callable
 from io import BytesIO
+from itertools import accumulate, combinations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yester.core.chunking import KIB, Chunker, ChunkParams
+from yester.core.chunking import CUTTING_SECRET_BYTES, KIB, Chunker, ChunkParams, secret_params
 from yester.core.ids import chunk_id
 from yester.errors import LimitError
 
@@ -124,3 +125,26 @@ def test_sizes_that_cannot_be_used_are_refused(sizes: tuple[int, int, int]) -> N
 def test_sizes_at_the_limits_can_be_used(sizes: tuple[int, int, int]) -> None:
     data = random_data(3, 3 * sizes[2] + 1)
     assert b"".join(cut(data, ChunkParams(*sizes))) == data
+
+
+def secret_chunks(data: bytes, secret: bytes) -> list[bytes]:
+    return cut(data, secret_params(SMALL, secret))
+
+
+def test_with_a_secret_files_are_cut_elsewhere_and_always_there() -> None:
+    data = random.Random(1).randbytes(300_000)
+    secrets = [random.Random(number).randbytes(CUTTING_SECRET_BYTES) for number in range(3)]
+    found = [secret_chunks(data, secret) for secret in secrets]
+    assert all(b"".join(chunks) == data for chunks in found)
+    assert found == [secret_chunks(data, secret) for secret in secrets]
+    ends = [set(accumulate(map(len, chunks))) for chunks in (cut(data), *found)]
+    for one, other in combinations(ends, 2):
+        assert len(one & other) < len(one) // 10, "by chance, and at the end"
+
+
+@given(secret=st.binary(min_size=CUTTING_SECRET_BYTES, max_size=CUTTING_SECRET_BYTES))
+@settings(max_examples=30)
+def test_a_secret_is_a_seed_and_is_not_shown(secret: bytes) -> None:
+    params = secret_params(SMALL, secret)
+    assert 0 < params.seed < 1 << 63
+    assert repr(params) == "SecretChunkParams(64, 256, 1024, …)"

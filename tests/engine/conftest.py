@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.encrypted import create_encrypted, unlock
 from tests.engine.planting import SECOND_NS, SMALL_CHUNKS
 from tests.engine.sandbox import MakeStore, Sandbox
 from yester.core.chunking import ChunkParams
@@ -20,8 +21,10 @@ from yester.store.store import Store
 def make_store(tmp_path: Path) -> Iterator[MakeStore]:
     made: list[tuple[Store, bool]] = []
 
-    def make(name: str = "store", *, chunking: ChunkParams | None = None, may_be_damaged: bool = False) -> Store:
-        store = Store.create(tmp_path / name, chunking=chunking)
+    def make(
+        name: str = "store", *, chunking: ChunkParams | None = None, may_be_damaged: bool = False, is_encrypted: bool = False
+    ) -> Store:
+        store = (create_encrypted if is_encrypted else Store.create)(tmp_path / name, chunking=chunking)
         made.append((store, may_be_damaged))
         return store
 
@@ -29,12 +32,13 @@ def make_store(tmp_path: Path) -> Iterator[MakeStore]:
     for store, may_be_damaged in made:
         store.close()
         if not may_be_damaged:
-            assert check_path(store.path, read_data=True).findings == ()
+            assert check_path(store.path, read_data=True, unlock=unlock).findings == ()
 
 
 @pytest.fixture
-def store(make_store: MakeStore) -> Store:
-    return make_store()
+def store(make_store: MakeStore, request: pytest.FixtureRequest) -> Store:
+    """Plain, unless a test is marked `both_kinds`."""
+    return make_store(is_encrypted=getattr(request, "param", False))
 
 
 @pytest.fixture

@@ -36,11 +36,11 @@ def flip_chunk(store: Store, chunk: bytes) -> None:
     location = locate(store, chunk)
     key = segment_key(location.segment)
     stored = store.environment.get(Table.SEGMENTS, key) or b""
-    header = parse_header(stored)
-    payload = bytearray(Codec().decode(stored, header))
+    header = parse_header(stored, store.environment.key)
+    payload = bytearray(Codec(store.environment.key).decode(stored, header))
     payload[header.bounds[location.place]] ^= 0x55
     chunks = [bytes(payload[start:end]) for start, end in pairwise(header.bounds)]
-    put(store, Table.SEGMENTS, key, Codec().encode(header.kind, chunks))
+    put(store, Table.SEGMENTS, key, Codec(store.environment.key).encode(header.kind, chunks))
 
 
 def find_content(store: Store, stored: StoredSnapshot, path: bytes) -> ChunkId:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
+
 from tests.engine.planting import SECOND_NS
 from yester.core.chunking import ChunkParams
 from yester.core.records import Entry
@@ -14,11 +16,16 @@ from yester.engine.files import FileReader
 from yester.engine.trees import TreeReader
 from yester.store.store import Store
 
+both_kinds = pytest.mark.parametrize("store", [False, True], ids=["plain", "encrypted"], indirect=True)
+"""A test that is done with a plain store, and with an encrypted one."""
+
 
 class MakeStore(Protocol):
     """Makes a store; it is closed and, unless it `may_be_damaged`, checked when the test is over."""
 
-    def __call__(self, name: str = "store", *, chunking: ChunkParams | None = None, may_be_damaged: bool = False) -> Store:
+    def __call__(
+        self, name: str = "store", *, chunking: ChunkParams | None = None, may_be_damaged: bool = False, is_encrypted: bool = False
+    ) -> Store:
         """Make it in a folder of that name."""
         ...
 

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from tests.engine.planting import plant
-from tests.engine.sandbox import MakeStore, Sandbox
+from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
 from yester.core.content import EMPTY, iter_spans
 from yester.core.ids import ChunkId
 from yester.core.records import ANY_XATTR, RECORD_VERSION, TIME_NS_MAX, Entry, Tree, decode_seen, decode_tree, encode_tree
@@ -70,6 +70,7 @@ def test_files_of_all_sizes_come_back(small_sandbox: Sandbox) -> None:
     assert result.snapshot.added.new_files == len(sizes)
 
 
+@both_kinds
 def test_metadata_of_files_and_folders_is_kept(sandbox: Sandbox) -> None:
     file = sandbox.write("d/file", b"data")
     file.chmod(0o4751)
@@ -105,6 +106,7 @@ def test_symlinks_are_kept_and_not_followed(sandbox: Sandbox) -> None:
         assert (stat.S_ISLNK(entry.mode), entry.content, entry.size) == (True, target, len(target))
 
 
+@both_kinds
 def test_hard_links_are_read_and_counted_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sandbox.write("a", b"linked")
     (sandbox.folder / "d").mkdir()
@@ -1195,3 +1197,30 @@ def test_an_error_of_the_store_is_none_of_the_file_that_is_read(sandbox: Sandbox
     with pytest.raises(StoreAccessError):
         sandbox.back_up()
     assert sandbox.store.snapshots() == []
+
+
+def test_a_source_that_is_as_its_newest_snapshot_is_not_published_again_if_that_is_wanted(sandbox: Sandbox) -> None:
+    sandbox.write("file", b"text")
+    first = sandbox.back_up(only_if_changed=True)
+    same = sandbox.back_up(only_if_changed=True)
+    assert (first.is_unchanged, same.is_unchanged) == (False, True)
+    assert same.stored == first.stored
+    for change in (
+        lambda: sandbox.write("file", b"other"),
+        lambda: sandbox.write("empty"),
+        (sandbox.folder / "empty").unlink,
+        lambda: sandbox.folder.chmod(0o711),
+    ):
+        change()
+        assert not sandbox.back_up(only_if_changed=True).is_unchanged
+    assert not sandbox.back_up().is_unchanged
+    assert len(sandbox.store.snapshots()) == 6
+
+
+def test_a_root_that_was_made_up_differs_only_by_what_it_holds(sandbox: Sandbox) -> None:
+    files = [sandbox.write(name, b"text") for name in ("one", "other")]
+    sandbox.back_up(*files, only_if_changed=True)
+    assert sandbox.back_up(*files, only_if_changed=True).is_unchanged
+    assert not sandbox.back_up(files[0], only_if_changed=True).is_unchanged
+    files[0].write_bytes(b"changed")
+    assert not sandbox.back_up(files[0], only_if_changed=True).is_unchanged

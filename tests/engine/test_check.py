@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.engine.damaging import drop, find_content, flip, flip_chunk, locate, put
 from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Plan, plant, plant_data, plant_deep, publish
-from tests.engine.sandbox import MakeStore, Sandbox
+from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
 from yester.core.content import pack_span, unpack_spans
 from yester.core.ids import ChunkId, TreeId, chunk_id
 from yester.core.records import (
@@ -85,6 +85,7 @@ def affected(report: CheckReport) -> list[list[tuple[str, str, int, int, int]]]:
 # --- whole stores -----------------------------------------------------------------------------------------------------
 
 
+@both_kinds
 def test_a_whole_store_is_whole(sandbox: Sandbox) -> None:
     sandbox.write("a", b"1")
     sandbox.write("d/b", b"2" * 3_000_000)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Items, Plan, plant_data, publish
-from tests.engine.sandbox import MakeStore, Sandbox
+from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
 from yester.core.ids import ChunkId, chunk_id
 from yester.core.records import RECORD_VERSION, Entry, Snapshot, Tree, decode_tree
 from yester.engine import prune as prune_module
@@ -95,6 +95,7 @@ def contents(store: Store, root: Entry) -> Plan:
     return look(root)
 
 
+@both_kinds
 def test_what_was_forgotten_is_kept_as_long_as_it_can_be_had_back(store: Store) -> None:
     first, second = publish(store, {"a": b"one", "both": b"b"}), publish(store, {"a": b"two", "both": b"b"})
     before = indexed(store)
@@ -146,6 +147,7 @@ def test_segments_with_waste_are_rewritten_and_others_are_not(make_store: MakeSt
     assert (again.rewritten_segments, again.removed_segments, again.dead_chunks) == (0, 0, 0)
 
 
+@both_kinds
 def test_many_small_segments_are_put_together(store: Store) -> None:
     for number in range(12):
         publish(store, {f"f{below}": b"%d" % below for below in range(number + 1)})
@@ -237,6 +239,7 @@ def test_a_segment_with_a_damaged_chunk_is_left_to_a_repair(make_store: MakeStor
     assert chunk_id(kept["kept1"]) in indexed(store)
 
 
+@both_kinds
 def test_what_backups_remember_of_swept_folders_goes_with_them(sandbox: Sandbox) -> None:
     sandbox.write("gone/a", b"one")
     first = sandbox.back_up().stored
@@ -316,6 +319,7 @@ def test_without_a_lease_what_nothing_names_goes(store: Store) -> None:
         store.add_snapshot(Snapshot(RECORD_VERSION, "other", "", T0_NS, T0_NS, root))
 
 
+@both_kinds
 def test_what_a_tree_names_that_is_about_to_be_published_is_kept(store: Store) -> None:
     """Also where somebody relied on what was garbage already."""
     first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.encrypted import unlock
 from tests.engine.damaging import drop, find_content, flip, flip_chunk, locate, put
 from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
 from tests.engine.sandbox import MakeStore, Sandbox
@@ -30,12 +31,17 @@ BIG = random.Random(1).randbytes(30_000)
 """With small chunks: a file with a span list."""
 
 
+both_kinds = pytest.mark.parametrize("patient", [False, True], ids=["plain", "encrypted"], indirect=True)
+"""A test that is done with a plain store, and with an encrypted one."""
+
+
 @pytest.fixture
-def patient(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+def patient(make_store: MakeStore, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A folder that is backed up into a store with small chunks, which is closed and opened again for each repair."""
     folder = tmp_path / "source"
     folder.mkdir()
-    sandbox = Sandbox(make_store(chunking=SMALL_CHUNKS, may_be_damaged=True), folder, T0_NS)
+    store = make_store(chunking=SMALL_CHUNKS, may_be_damaged=True, is_encrypted=getattr(request, "param", False))
+    sandbox = Sandbox(store, folder, T0_NS)
     yield sandbox
     sandbox.store.close()
 
@@ -44,9 +50,9 @@ def mend(patient: Sandbox, options: RepairOptions | None = None) -> RepairReport
     path = patient.store.path
     patient.store.close()
     try:
-        return repair(path, options or RepairOptions())
+        return repair(path, options or RepairOptions(), unlock=unlock)
     finally:
-        patient.store = Store.open(path)
+        patient.store = Store.open(path, unlock=unlock)
 
 
 def latest(patient: Sandbox, path: bytes) -> ChunkId:
@@ -71,6 +77,7 @@ def assert_whole(patient: Sandbox, report: RepairReport) -> None:
 # --- from where it still is -------------------------------------------------------------------------------------------
 
 
+@both_kinds
 def test_a_whole_store_is_left_as_it_is(patient: Sandbox) -> None:
     patient.write("a", b"1")
     patient.write("big", BIG)
@@ -83,6 +90,7 @@ def test_a_whole_store_is_left_as_it_is(patient: Sandbox) -> None:
     assert (patient.store.path / DATA_FILE).read_bytes() == before
 
 
+@both_kinds
 def test_damaged_file_data_comes_back_from_the_file_itself(patient: Sandbox) -> None:
     patient.write("d/a", b"lost")
     patient.write("d/b", b"kept")
@@ -94,6 +102,7 @@ def test_damaged_file_data_comes_back_from_the_file_itself(patient: Sandbox) -> 
     assert patient.read("d/a", first) == b"lost"
 
 
+@both_kinds
 @pytest.mark.parametrize("which", range(4))
 def test_chunks_of_a_large_file_come_back_from_it(patient: Sandbox, which: int) -> None:
     patient.write("big", BIG)
@@ -104,6 +113,7 @@ def test_chunks_of_a_large_file_come_back_from_it(patient: Sandbox, which: int) 
     assert patient.read("big", first) == BIG
 
 
+@both_kinds
 def test_a_lost_span_list_and_what_it_names_come_back_from_the_file(patient: Sandbox) -> None:
     """What the list names cannot be known to be lost before the list is there again."""
     patient.write("big", BIG)
@@ -126,7 +136,7 @@ def test_a_list_of_a_file_that_has_changed_elsewhere_still_brings_all_it_names(p
     inner = spans(patient, "huge")[20].chunk
     flip_chunk(patient.store, first_list(patient, entry.file_content))
     with patient.store.environment.read() as view:
-        keys = [key for key, value in view.iterate(Table.SEGMENTS) if parse_header(value).kind is Kind.DATA]
+        keys = [key for key, value in view.iterate(Table.SEGMENTS) if parse_header(value, None).kind is Kind.DATA]
     for key in keys:
         drop(patient.store, Table.SEGMENTS, key)
     patient.write("huge", data[:-1000] + bytes(1000))
@@ -143,6 +153,7 @@ def first_list(patient: Sandbox, content: Content) -> ChunkId:
     return unpack_spans(content.spans)[0].chunk
 
 
+@both_kinds
 def test_a_file_that_was_renamed_is_found_by_its_size(patient: Sandbox) -> None:
     file = patient.write("old/a", b"lost bytes")
     patient.write("other", b"0123456789")
@@ -156,6 +167,7 @@ def test_a_file_that_was_renamed_is_found_by_its_size(patient: Sandbox) -> None:
     assert patient.read("old/a", first) == b"lost bytes"
 
 
+@both_kinds
 def test_files_of_several_paths_are_found(patient: Sandbox) -> None:
     patient.write("one/a", b"lost a")
     patient.write("lone", b"lost b")
@@ -202,6 +214,7 @@ def test_a_chunk_that_two_writers_stored_is_found_at_its_other_place(patient: Sa
     assert (report.from_segments, report.from_files) == (1, 0)
 
 
+@both_kinds
 def test_a_lost_index_is_made_again_from_the_segments(patient: Sandbox) -> None:
     patient.write("d/a", b"1")
     patient.write("big", BIG)
@@ -300,6 +313,7 @@ def test_the_next_backup_of_the_same_bytes_heals_it(patient: Sandbox) -> None:
     assert check(patient.store, read_data=True).is_whole
 
 
+@both_kinds
 def test_a_lost_folder_costs_what_is_in_it_and_a_backup_makes_it_anew(patient: Sandbox) -> None:
     patient.write("d/a", b"1")
     patient.write("b", b"2")
@@ -355,6 +369,16 @@ def test_a_segment_whose_header_is_damaged_is_made_whole(patient: Sandbox, at: i
     report = mend(patient)
     assert_whole(patient, report)
     assert (report.mended_segments, report.dropped_entries) == (1, 0)
+
+
+@pytest.mark.parametrize("patient", [True], ids=["encrypted"], indirect=True)
+@pytest.mark.parametrize("at", [0, 2, 3, 4, 5, 12, 19])
+def test_a_sealed_segment_whose_header_is_damaged_is_made_whole(patient: Sandbox, at: int) -> None:
+    stored = publish(patient.store, {"a": b"1" * 500})
+    flip(patient.store, Table.SEGMENTS, segment_key(locate(patient.store, find_content(patient.store, stored, b"a")).segment), at, 0x41)
+    report = mend(patient)
+    assert_whole(patient, report)
+    assert report.mended_segments == 1
 
 
 def test_a_segment_that_may_be_of_a_newer_release_stays(patient: Sandbox) -> None:

@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from tests.engine.planting import ATIME_NS, T0_NS, File, Folder, Items, plant, plant_data, plant_deep
-from tests.engine.sandbox import MakeStore, Sandbox
+from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
 from yester.core.content import HOLE, pack_span
 from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Tree
 from yester.engine import restore as restore_module
@@ -184,7 +184,7 @@ def damage(store: Store, chunk: bytes) -> None:
     location = unpack_location(store.environment.get(Table.CHUNKS, chunk) or b"")
     key = segment_key(location.segment)
     stored = store.environment.get(Table.SEGMENTS, key) or b""
-    header = parse_header(stored)
+    header = parse_header(stored, None)
     payload = bytearray(Codec().decode(stored, header))
     payload[header.bounds[location.place]] ^= 1
     chunks = [bytes(payload[start:end]) for start, end in zip(header.bounds, header.bounds[1:], strict=False)]
@@ -303,6 +303,7 @@ def fill_with_everything(folder: Path) -> None:
 # --- what comes back --------------------------------------------------------------------------------------------------
 
 
+@both_kinds
 @pytest.mark.parametrize("processes", [1, 2])
 def test_everything_comes_back_as_it_was(sandbox: Sandbox, destination: Path, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore_module, "BATCH_FILES", 3)
@@ -373,6 +374,7 @@ def test_a_file_of_slices_is_restored_checked_and_compared(tmp_path: Path, desti
         assert "is not what a file needs of it" in finding.what
 
 
+@both_kinds
 def test_many_files_are_restored_by_several_processes(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     start = restore_pool._start_worker

@@ -84,7 +84,7 @@ def _find_segments(store: Store, data: bytes) -> Iterator[StoredSegment]:
     with store.environment.read() as view:
         for key, value in view.iterate(Table.SEGMENTS):
             stored = bytes(value)
-            yield StoredSegment(int.from_bytes(key, "big"), parse_header(stored), data.index(stored), len(stored))
+            yield StoredSegment(int.from_bytes(key, "big"), parse_header(stored, None), data.index(stored), len(stored))
 
 
 def _find_needs(store: Store, snapshot: Snapshot) -> dict[bytes, set[Location]]:

@@ -93,7 +93,9 @@ class Saboteur:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        environment = os.environ | {"LD_PRELOAD": str(self._library), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYTHONDEVMODE": ""}
+        # Nothing is remembered of encrypted stores: here many copies of one are used, as they were at many moments.
+        environment = os.environ | {"XDG_STATE_HOME": os.devnull, "PYTHONDEVMODE": ""}
+        environment |= {"LD_PRELOAD": str(self._library), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         command = [sys.executable, "-m", "tests.faults.sabotage"]
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return self
@@ -122,7 +124,7 @@ class _Counts:
 
 def _serve() -> None:
     """Fork for each job; the child returns from here to end as any Python program does."""
-    for command in ("init", "backup", "snapshots", "restore", "check", "prune", "compact"):
+    for command in ("init", "key", "backup", "snapshots", "restore", "check", "prune", "compact"):
         import_module(f"yester.cli.command_{command}")
     make_batches_small()
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

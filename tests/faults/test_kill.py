@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.encrypted import PASSPHRASE, create_encrypted, unlock
 from tests.faults.sabotage import ROOT, Call, Fault, Saboteur
 from tests.faults.witness import SMALL_CHUNKS, Nodes, judge, sample_nodes, write_nodes
 from yester.cli.main import INTERRUPTED
@@ -38,7 +39,9 @@ SEED = 5
 class Sample:
     """A folder to back up, and a store that holds a snapshot of another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_encrypted: bool) -> None:
+        self.options: list[str | Path] = []
+        """What tells commands the passphrase."""
         self.nodes: Nodes = sample_nodes(1, 0, files=FILES)
         self.other_nodes: Nodes = sample_nodes(2, 0, files=5)
         self.folder = folder / "sample"
@@ -46,7 +49,10 @@ class Sample:
         self.store = folder / "store"
         write_nodes(self.folder, self.nodes)
         write_nodes(self.other, self.other_nodes)
-        Store.create(self.store, chunking=SMALL_CHUNKS).close()
+        if is_encrypted:
+            self.options = ["--passphrase-file", folder / "passphrase"]
+            (folder / "passphrase").write_text(PASSPHRASE)
+        (create_encrypted if is_encrypted else Store.create)(self.store, chunking=SMALL_CHUNKS).close()
 
     def copy_store(self, path: Path) -> Path:
         """A store to be harmed."""
@@ -57,11 +63,15 @@ class Sample:
         return self.other_nodes if source == "other" else self.nodes
 
 
+def make_sample(folder: Path, saboteur: Saboteur, *, is_encrypted: bool) -> Sample:
+    sample = Sample(folder, is_encrypted=is_encrypted)
+    assert saboteur.run("backup", "--store", sample.store, *sample.options, sample.other).status == 0
+    return sample
+
+
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory, saboteur: Saboteur) -> Sample:
-    sample = Sample(tmp_path_factory.mktemp("kill"))
-    assert saboteur.run("backup", "--store", sample.store, sample.other).status == 0
-    return sample
+    return make_sample(tmp_path_factory.mktemp("kill"), saboteur, is_encrypted=False)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +92,7 @@ class Look(NamedTuple):
 
 def look(sample: Sample, path: Path) -> Look:
     """Check a store, and read all of it."""
-    with Store.open(path) as store:
+    with Store.open(path, unlock=unlock) as store:
         report = check(store, read_data=True)
         assert report.is_whole, report
         snapshots = store.snapshots()
@@ -102,7 +112,7 @@ class Backup(NamedTuple):
 
 def back_up(sample: Sample, path: Path, saboteur: Saboteur) -> Backup:
     """A backup with which nothing goes wrong; all must be whole after it."""
-    ending = saboteur.run("backup", "--json", "--store", path, sample.folder)
+    ending = saboteur.run("backup", "--json", "--store", path, *sample.options, sample.folder)
     assert ending.status == 0, ending
     summary = json.loads(ending.out)
     assert summary["skipped"] == []
@@ -114,12 +124,22 @@ def back_up(sample: Sample, path: Path, saboteur: Saboteur) -> Backup:
 def test_a_backup_killed_at_any_commit_harms_nothing_and_is_gone_on_with(
     sample: Sample, whole: "Backup", saboteur: Saboteur, tmp_path: Path, moment: str
 ) -> None:
+    _kill_at_every_commit(sample, whole, saboteur, tmp_path, moment)
+
+
+def test_a_backup_into_an_encrypted_store_killed_at_any_commit_harms_nothing_either(saboteur: Saboteur, tmp_path: Path) -> None:
+    sample = make_sample(tmp_path, saboteur, is_encrypted=True)
+    whole = back_up(sample, sample.copy_store(tmp_path / "whole"), saboteur)
+    _kill_at_every_commit(sample, whole, saboteur, tmp_path, "after")
+
+
+def _kill_at_every_commit(sample: Sample, whole: "Backup", saboteur: Saboteur, tmp_path: Path, moment: str) -> None:
     before = look(sample, sample.copy_store(tmp_path / "0"))
     nexts, published = [], []
     for number in count(1):
         path = sample.copy_store(tmp_path / str(number))
         fault = Fault(before_commit=number) if moment == "before" else Fault(after_commit=number)
-        ending = saboteur.run("backup", "--store", path, sample.folder, fault=fault)
+        ending = saboteur.run("backup", "--store", path, *sample.options, sample.folder, fault=fault)
         if ending.status == 0:
             break  # it has fewer commits than that
         assert ending.status == -signal.SIGKILL, ending

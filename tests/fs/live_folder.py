@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tests.encrypted import create_encrypted
 from yester.core.chunking import ChunkParams
 from yester.core.node_row import is_trash
 from yester.core.records import Entry
@@ -27,8 +28,8 @@ SMALL_CHUNKS = ChunkParams(min_bytes=64, avg_bytes=256, max_bytes=1024)
 class LiveSandbox:
     """A live folder in a store."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = Store.create(path, chunking=SMALL_CHUNKS)
+    def __init__(self, path: Path, *, is_encrypted: bool = False) -> None:
+        self.store = (create_encrypted if is_encrypted else Store.create)(path, chunking=SMALL_CHUNKS)
         self.folders = LiveFolders(self.store.environment)
         self.clock_ns = 1000
         next_node, rows = empty_start(0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -47,12 +48,14 @@ OFFSETS = st.integers(0, 300)
 class Machine(RuleBasedStateMachine):
     """Does the same to a live folder and to a folder of the host, and compares."""
 
+    is_encrypted = False
+
     @initialize()
     def start(self) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="yester-live-"))
         self.host = os.fsencode(self.place / "host")
         os.mkdir(self.host, 0o755)
-        self.mine = LiveSandbox(self.place / "store")
+        self.mine = LiveSandbox(self.place / "store", is_encrypted=self.is_encrypted)
         self.idle_nodes_max, live_inodes.IDLE_NODES_MAX = live_inodes.IDLE_NODES_MAX, 8
         self.handles: list[tuple[NodeNumber, int]] = []
         self.begun: tuple[Cut, dict[bytes, Shape]] | None = None
@@ -304,6 +307,16 @@ class Machine(RuleBasedStateMachine):
 
 def test_it_is_what_a_folder_of_the_host_is() -> None:
     run_state_machine_as_test(Machine)
+
+
+class EncryptedMachine(Machine):
+    """The same in an encrypted store."""
+
+    is_encrypted = True
+
+
+def test_in_an_encrypted_store_it_is_too() -> None:
+    run_state_machine_as_test(EncryptedMachine, settings=settings(max_examples=20))
 
 
 def failure(call: Callable[..., object], *arguments: object, **named: object) -> int:

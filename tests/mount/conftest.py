@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 import yester
+from tests.encrypted import PASSPHRASE, create_encrypted, unlock
 from tests.mount.richness import Described, access_times, describe, make_rich_folder
 from yester.engine.backup import BackupOptions, back_up
 from yester.engine.check import check
@@ -93,6 +94,7 @@ class Place:
     is_damaged: bool = False
     """Set by tests that damage the store: what the mount logs is theirs to look at."""
     servers: list[Server] = field(default_factory=list)
+    is_encrypted: bool = False
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     """Children of this process: somebody must wait for them."""
 
@@ -130,7 +132,9 @@ class Place:
 
     def open_store(self) -> Store:
         """The store, made if there is none."""
-        return Store.open(self.store) if self.store.exists() else Store.create(self.store)
+        if self.store.exists():
+            return Store.open(self.store, unlock=unlock)
+        return create_encrypted(self.store) if self.is_encrypted else Store.create(self.store)
 
     # --- mounts
 
@@ -188,7 +192,9 @@ class Place:
             server.wait_ended()
 
     def run(self, *arguments: str | Path, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run `yester ARGUMENTS…` and wait for its end."""
+        """Run `yester ARGUMENTS…`, which is told the passphrase if there is one, and wait for its end."""
+        if self.is_encrypted:
+            variables = {"YESTER_PASSPHRASE": PASSPHRASE} | variables
         return run([*COMMAND, *arguments], self.path, cwd=cwd, **variables)
 
     def shown(self, stored: StoredSnapshot) -> Path:
@@ -209,7 +215,7 @@ class Place:
         if self.log.exists():
             assert self.log.read_text() == "", "the mount logged something"
         if (self.store / "data.mdb").exists():
-            with Store.open(self.store) as store:
+            with Store.open(self.store, unlock=unlock) as store:
                 assert check(store, read_data=True).findings == ()
 
 

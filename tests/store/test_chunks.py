@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from yester.core.content import pack_span, unpack_spans
-from yester.core.ids import ChunkId, chunk_id
+from yester.core.ids import ChunkId
 from yester.errors import CorruptionError, StoreAccessError, StoreFullError, YesterError
 from yester.store import chunks as chunks_module
 from yester.store.chunks import ChunkReader, ChunkWriter, Location, segment_key, unpack_location
@@ -54,7 +54,7 @@ def test_what_is_added_can_be_read(environment: Environment, data: list[tuple[Ki
         ids = [writer.add(kind, piece) for kind, piece in data]
         assert all(writer.has(chunk) for chunk in ids)
     reader = ChunkReader(environment)
-    assert ids == [chunk_id(piece) for _, piece in data]
+    assert ids == [environment.name_chunk(piece) for _, piece in data]
     assert [bytes(reader.read(chunk)) for chunk in ids] == [piece for _, piece in data]
 
 
@@ -80,7 +80,7 @@ def test_trees_and_data_lie_apart(environment: Environment) -> None:
         for chunk in (tree, data):
             stored = view.get(Table.SEGMENTS, segment_key(locate(environment, chunk).segment))
             assert stored is not None
-            kinds.append(parse_header(stored).kind)
+            kinds.append(parse_header(stored, environment.key).kind)
     assert kinds == [Kind.TREE, Kind.DATA]
 
 
@@ -120,7 +120,7 @@ def _segment_sizes(environment: Environment) -> list[int]:
 
 def test_changes_come_with_the_trees_that_were_added_before_them(environment: Environment) -> None:
     def change(transaction: WriteTransaction) -> None:
-        assert transaction.get(Table.CHUNKS, chunk_id(b"tree")) is not None
+        assert transaction.get(Table.CHUNKS, environment.name_chunk(b"tree")) is not None
         transaction.put(Table.SCAN, b"key", b"value")
 
     with ChunkWriter(environment) as writer:
@@ -271,7 +271,7 @@ def test_an_error_of_the_caller_leaves_uncommitted_chunks_out(environment: Envir
 
     with pytest.raises(ZeroDivisionError):
         fail_between()
-    assert _chunks(environment) == {chunk_id(b"1")}
+    assert _chunks(environment) == {environment.name_chunk(b"1")}
     assert not writer_threads()
 
 
@@ -313,7 +313,7 @@ def test_nothing_is_committed_after_a_failure(environment: Environment, monkeypa
 def test_a_chunk_that_is_not_there_is_damage(environment: Environment) -> None:
     """Only what the store refers to is ever read; what a person named is looked for elsewhere."""
     with pytest.raises(CorruptionError, match="is not in the store"):
-        ChunkReader(environment).read(chunk_id(b"nothing"))
+        ChunkReader(environment).read(environment.name_chunk(b"nothing"))
 
 
 def test_a_missing_segment_or_place_is_damage(environment: Environment) -> None:
@@ -351,16 +351,16 @@ def test_an_index_that_leads_to_another_chunk_gives_no_wrong_bytes(
                 reader.read(ids[1])
 
 
-def test_damaged_bytes_are_an_error_each_time_and_their_neighbours_are_not(environment: Environment) -> None:
-    ids = store_all(environment, [os.urandom(100), os.urandom(100)])
+def test_damaged_bytes_are_an_error_each_time_and_their_neighbours_are_not(plain_environment: Environment) -> None:
+    ids = store_all(plain_environment, [os.urandom(100), os.urandom(100)])
 
     def damage(transaction: WriteTransaction) -> None:
         stored = bytearray(transaction.get(Table.SEGMENTS, segment_key(1)) or b"")
         stored[-1] ^= 1
         transaction.put(Table.SEGMENTS, segment_key(1), bytes(stored))
 
-    environment.write(damage)
-    reader = ChunkReader(environment)
+    plain_environment.write(damage)
+    reader = ChunkReader(plain_environment)
     for _ in range(2):
         with pytest.raises(CorruptionError, match="is damaged"):
             reader.read(ids[1])

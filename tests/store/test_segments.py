@@ -12,6 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.encrypted import KEY, OTHER_KEY
 from yester.core.ids import chunk_id
 from yester.errors import CorruptionError, FormatError
 from yester.store import segments as segments_module
@@ -42,7 +43,7 @@ def segment(payload: bytes, lengths: list[int], *, compression: int = 1) -> byte
 
 
 def chunks_of(stored: bytes) -> list[bytes]:
-    found = parse_header(stored)
+    found = parse_header(stored, None)
     payload = Codec().decode(stored, found)
     assert len(payload) == found.raw_bytes
     return [payload[start:end] for start, end in pairwise(found.bounds)]
@@ -54,15 +55,15 @@ def chunks_of(stored: bytes) -> list[bytes]:
 def test_what_is_encoded_is_decoded(chunks: list[bytes], kind: Kind) -> None:
     stored = Codec().encode(kind, chunks)
     assert chunks_of(stored) == chunks
-    assert parse_header(stored).kind is kind
-    assert parse_header(stored).chunk_count == len(chunks)
+    assert parse_header(stored, None).kind is kind
+    assert parse_header(stored, None).chunk_count == len(chunks)
 
 
 def test_what_compresses_is_compressed_and_the_rest_is_not() -> None:
     text, noise = Codec().encode(Kind.DATA, TEXT), Codec().encode(Kind.DATA, [os.urandom(10_000)])
-    assert parse_header(text).compression is Compression.ZSTD
+    assert parse_header(text, None).compression is Compression.ZSTD
     assert len(text) < sum(map(len, TEXT)) // 10
-    assert parse_header(noise).compression is Compression.NONE
+    assert parse_header(noise, None).compression is Compression.NONE
     assert len(noise) == HEADER_BYTES + 4 + 10_000
 
 
@@ -107,9 +108,9 @@ def test_every_cut_is_refused() -> None:
     stored = Codec().encode(Kind.DATA, TEXT[:3])
     for length in range(len(stored)):
         with pytest.raises(CorruptionError):
-            parse_header(stored[:length])
+            parse_header(stored[:length], None)
     with pytest.raises(CorruptionError):
-        parse_header(stored + b"\0")
+        parse_header(stored + b"\0", None)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,8 @@ def test_every_cut_is_refused() -> None:
         (header(kind=0), FormatError),
         (header(kind=3), FormatError),
         (header(compression=2), FormatError),
-        (header(cipher=1), FormatError),
+        (header(cipher=2), FormatError),
+        (header(cipher=1), CorruptionError),
         (header(raw_bytes=1), CorruptionError),
         (header(raw_bytes=RAW_BYTES_MAX + 1, chunks=1) + struct.pack("<I", RAW_BYTES_MAX + 1), CorruptionError),
         (header(chunks=2**32 - 1), CorruptionError),
@@ -133,7 +135,7 @@ def test_every_cut_is_refused() -> None:
 )
 def test_headers_that_cannot_be_are_refused(stored: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
-        parse_header(stored)
+        parse_header(stored, None)
 
 
 def honest_bomb() -> bytes:
@@ -171,15 +173,70 @@ def test_a_hostile_frame_takes_no_more_than_the_header_allows(make: Callable[[],
         for payload in (frame, frame[: len(frame) // 2]):
             for raw_bytes in (0, 1000, RAW_BYTES_MAX):
                 stored = segment(payload, [raw_bytes])
-                assert len(codec.decode(stored, parse_header(stored))) == raw_bytes
+                assert len(codec.decode(stored, parse_header(stored, None))) == raw_bytes
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 5 * RAW_BYTES_MAX
     good = codec.encode(Kind.DATA, TEXT)
-    assert codec.decode(good, parse_header(good)) == b"".join(TEXT)
+    assert codec.decode(good, parse_header(good, None)) == b"".join(TEXT)
 
 
 def test_a_writer_stays_far_below_what_a_reader_refuses() -> None:
     assert 2 * segments_module.SEGMENT_BYTES < RAW_BYTES_MAX
     assert CHUNKS_MAX < 1 << 16
+
+
+@given(
+    chunks=st.lists(st.binary(max_size=200) | st.binary(max_size=20).map(lambda data: data * 100), max_size=20), kind=st.sampled_from(Kind)
+)
+def test_what_is_sealed_is_opened(chunks: list[bytes], kind: Kind) -> None:
+    codec = Codec(KEY)
+    stored = codec.encode(kind, chunks)
+    found = parse_header(stored, KEY)
+    payload = codec.decode(stored, found)
+    assert [payload[start:end] for start, end in pairwise(found.bounds)] == chunks
+    assert (found.kind, found.raw_bytes) == (kind, sum(map(len, chunks)))
+
+
+@given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_a_sealed_segment_costs_all_of_it_and_gives_nothing_wrong(at: float, bit: int) -> None:
+    codec = Codec(KEY)
+    flipped = bytearray(codec.encode(Kind.DATA, TEXT))
+    flipped[int(at * len(flipped))] ^= 1 << bit
+    try:
+        found = parse_header(bytes(flipped), KEY)
+    except (CorruptionError, FormatError):
+        return
+    assert codec.decode(bytes(flipped), found) == bytes(found.raw_bytes), "zeros, which no id names"
+
+
+@pytest.mark.parametrize("cut", [1, 16, 17, 100, 4000])
+def test_a_sealed_segment_that_was_cut_short_is_refused(cut: int) -> None:
+    codec = Codec(KEY)
+    for stored in (codec.encode(Kind.DATA, TEXT)[:-cut], codec.encode(Kind.DATA, TEXT) + bytes(cut)):
+        try:
+            found = parse_header(stored, KEY)
+        except CorruptionError:
+            continue
+        assert codec.decode(stored, found) == bytes(found.raw_bytes)
+
+
+def test_the_same_chunks_are_never_sealed_alike() -> None:
+    codec = Codec(KEY)
+    assert codec.encode(Kind.DATA, TEXT)[20:] != codec.encode(Kind.DATA, TEXT)[20:]
+
+
+def test_only_the_key_of_the_store_opens_a_segment() -> None:
+    sealed, plain = Codec(KEY).encode(Kind.DATA, TEXT), Codec().encode(Kind.DATA, TEXT)
+    for stored, key in ((sealed, OTHER_KEY), (sealed, None), (plain, KEY)):
+        with pytest.raises(CorruptionError):
+            parse_header(stored, key)
+
+
+@given(sizes=st.lists(st.integers(0, 3000), max_size=30))
+def test_how_long_a_sealed_segment_is_tells_only_its_pages(sizes: list[int]) -> None:
+    """As LMDB gives it whole pages, filling them costs nothing."""
+    stored = Codec(KEY).encode(Kind.DATA, [os.urandom(size) for size in sizes])
+    assert (len(stored) + 16) % 4096 == 0
+    assert len(stored) - sum(sizes) < 4096 + 36 + 32 + 256 + 4 * len(sizes) + 12

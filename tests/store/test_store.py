@@ -16,14 +16,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.encrypted import unlock
 from yester.core.chunking import ChunkParams
 from yester.core.ids import ChunkId, SnapshotId, TreeId, chunk_id
 from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, Snapshot, Tree, encode_tree
 from yester.core.times import snapshot_name
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError, SweptError, YesterError
 from yester.store.lmdb import Table, WriteTransaction
+from yester.store.parameters import FORMAT_VERSION
 from yester.store.segments import Kind
-from yester.store.store import FORMAT_VERSION, ForgottenSnapshot, Store, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
+from yester.store.store import ForgottenSnapshot, Store, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
 
 T0_NS = 1_795_341_600 * 10**9
 """2026-11-22 10:00:00 UTC."""
@@ -192,7 +194,8 @@ def _set_parameters(store: Store, record: bytes) -> None:
     store.close()
 
 
-def test_parameters_of_later_releases_are_read_as_far_as_they_are_known(store: Store) -> None:
+def test_parameters_of_later_releases_are_read_as_far_as_they_are_known(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "store")
     fields = msgspec.msgpack.decode(store.environment.get(Table.META, b"format") or b"")
     _set_parameters(store, msgspec.msgpack.encode([*fields, "new field"]))
     with Store.open(store.path) as again:
@@ -211,7 +214,7 @@ def test_a_store_can_be_read_from_a_read_only_copy(store: Store, tmp_path: Path)
     stored = add(store)
     store.close()
     shutil.copytree(store.path, tmp_path / "copy")
-    with Store.open(tmp_path / "copy", readonly=True) as copy:
+    with Store.open(tmp_path / "copy", readonly=True, unlock=unlock) as copy:
         assert copy.snapshots() == [stored]
         with pytest.raises(YesterError):
             add(copy)
@@ -321,9 +324,10 @@ def test_snapshots_of_other_processes_are_seen(store: Store) -> None:
     program = """
 import sys
 from pathlib import Path
+from tests.encrypted import unlock
 from tests.store.test_store import add
 from yester.store.store import Store
-with Store.open(Path(sys.argv[1])) as store:
+with Store.open(Path(sys.argv[1]), unlock=unlock) as store:
     add(store, "elsewhere")
 """
     root = os.fspath(Path(__file__).parent.parent.parent)

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import SnapshotName, store_option
+from yester.cli.options import SnapshotName, open_store, store_option
 from yester.cli.output import show_name
 from yester.engine.files import iter_pieces
 from yester.engine.select import resolve
 from yester.engine.trees import TreeReader
 from yester.errors import UsageError
-from yester.store.store import Store
 
 _ZEROS = bytes(1 << 20)
 
@@ -32,7 +31,7 @@ def command(snap: str, store_path: Path) -> None:
 
     Exit status: 0 done, 1 failed, 2 wrong usage.
     """
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         chunks = store.reader()
         stored, path = resolve(store, snap, now_ns=time.time_ns())
         entry = TreeReader(chunks).get(stored.snapshot.root, path)

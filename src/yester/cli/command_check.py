@@ -3,11 +3,13 @@
 
 import secrets
 from pathlib import Path
+from threading import Lock
 
 import click
 
 from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, json_time, print_json, show_name, show_size, show_text
+from yester.cli.passphrases import Unlocker
 from yester.cli.progress import show_progress
 from yester.engine.check import Sample, check_path
 from yester.engine.check_report import Affected, CheckProgress, CheckReport, Finding, FindingKind
@@ -58,8 +60,14 @@ def command(read_data: bool, sample: float | None, seed: int | None, store_path:
         raise UsageError(message, hint="give one of the two")
     chosen = None if sample is None else Sample(sample, secrets.randbits(31) if seed is None else seed)
     progress = CheckProgress()
-    with show_progress(lambda _elapsed_s: show_check_progress(progress)):
-        report = check_path(store_path, read_data=chosen or read_data, progress=progress)
+    drawing = Lock()
+
+    def line(_elapsed_s: float) -> str:
+        with drawing:  # not while a passphrase is asked for, which comes after LMDB's pages were found to be sound
+            return show_check_progress(progress)
+
+    with show_progress(line):
+        report = check_path(store_path, read_data=chosen or read_data, progress=progress, unlock=Unlocker(while_asking=drawing))
     if as_json:
         print_json(_report_json(report))
     else:

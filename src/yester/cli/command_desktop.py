@@ -27,6 +27,7 @@ import click
 from yester.cli.desktop_files import FILE_MANAGERS, ICON, LABEL, Folders, Outcome, State, install, look, remove
 from yester.cli.options import HostPath, json_option
 from yester.cli.output import print_json, print_table
+from yester.cli.passphrases import Unlocker
 from yester.errors import MountError, NotFoundError, StoreAccessError, UsageError, YesterError
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def _versions_in_snapshots(mount: "MountedAt", path: Path) -> Path | None:
     with suppress(YesterError, OSError):
         if mount.live_name or mount.is_dead():
             return None
-        with Store.open(mount.store) as store:
+        with Store.open(mount.store, unlock=Unlocker(may_ask=False)) as store:
             targets = find_history_targets(store, os.fspath(path), Path("/"))
         for source, inner in targets:
             found = mount.path / "versions" / source / os.fsdecode(inner)

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import SnapshotName, json_option, store_option
+from yester.cli.options import SnapshotName, json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.records import entry_json
 from yester.core.treediff import ChangeKind
 from yester.engine.compare import Difference, compare
 from yester.engine.select import resolve
 from yester.engine.trees import TreeReader
-from yester.store.store import Store
 
 _MARKS = {
     ChangeKind.ADDED: "+",
@@ -43,7 +42,7 @@ def command(old: str, new: str, store_path: Path, as_json: bool) -> None:
     Exit status: 0 done (also where nothing differs), 1 failed, 2 wrong usage.
     """
     now_ns = time.time_ns()
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         trees = TreeReader(store.reader())
         (old_stored, old_path), (new_stored, new_path) = (resolve(store, snap, now_ns=now_ns) for snap in (old, new))
         old_entry = trees.get(old_stored.snapshot.root, old_path)

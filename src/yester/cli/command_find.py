@@ -7,13 +7,12 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import print_json, show_name, show_size
 from yester.cli.records import entry_json
 from yester.core.times import parse_start, parse_time
 from yester.engine.find import Match, Scope, find
 from yester.engine.trees import TreeReader
-from yester.store.store import Store
 
 _TYPES = {
     "f": (stat.S_IFREG,),
@@ -64,7 +63,7 @@ def command(
         types=_TYPES[type_] if type_ else (),
     )
     found = 0
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         matches = find(store, TreeReader(store.reader()), pattern, scope, ignore_case=ignore_case)
         if as_json:
             listed = [_match_json(match) for match in matches]

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from yester.cli.daemon import mount_options, no_fuse, run_mount
-from yester.cli.options import HostPath, SnapshotName, open_or_create, store_option
+from yester.cli.memory import remember
+from yester.cli.options import HostPath, SnapshotName, open_or_create, store_option, unlock_before_fork
 from yester.core.records import Entry
 from yester.errors import UsageError
 from yester.store.store import Store
@@ -68,10 +69,13 @@ def command(
     check_fuse(options)
     resolved = prepare_mount_point(mount_point, store_path)
 
+    unlock = unlock_before_fork(store_path)
+
     def serve(on_ready: Callable[[], None]) -> None:
-        with open_or_create(store_path) as store:
+        with open_or_create(store_path, unlock=unlock) as store:
             entry = _find_folder(store, start) if start is not None else None
             serve_live(store, LiveOptions(name, entry, Pace(quiet_s, interval_s)), resolved, options, on_ready)
+            remember(store)
 
     run_mount(resolved, serve, log_file=log_file, in_foreground=foreground)
 

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, print_table, show_name, show_size, show_time
 from yester.cli.records import entry_json
 from yester.engine.history import Version, file_history
 from yester.engine.select import find_history_targets
 from yester.engine.trees import TreeReader
 from yester.errors import NotFoundError
-from yester.store.store import Store
 
 
 @click.command("log")
@@ -33,7 +32,7 @@ def command(path: str, store_path: Path, as_json: bool) -> None:
     """
     from yester.fs.mount_table import find_place
 
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         trees = TreeReader(store.reader())
         live = find_place(store_path, Path(path)) if path else None
         targets = [live] if live is not None else find_history_targets(store, path, Path.cwd())

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import SnapshotName, json_option, store_option
+from yester.cli.options import SnapshotName, json_option, open_store, store_option
 from yester.cli.output import print_json, show_name, show_time
 from yester.cli.records import entry_json
 from yester.core.records import Entry
 from yester.engine.select import resolve
 from yester.engine.trees import TreeReader, iter_below
-from yester.store.store import Store
 
 
 @click.command("ls")
@@ -35,7 +34,7 @@ def command(snap: str, recursive: bool, is_long: bool, store_path: Path, as_json
 
     Exit status: 0 done, 1 failed, 2 wrong usage.
     """
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         trees = TreeReader(store.reader())
         stored, path = resolve(store, snap, now_ns=time.time_ns())
         entry = trees.get(stored.snapshot.root, path)

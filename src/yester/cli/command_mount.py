@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from yester.cli.daemon import mount_options, no_fuse, run_mount
-from yester.cli.options import HostPath, store_option
-from yester.store.store import Store
+from yester.cli.options import HostPath, open_store, store_option, unlock_before_fork
 
 
 @click.command("mount")
@@ -43,8 +42,10 @@ def command(mount_point: Path, foreground: bool, allow_other: bool, as_me: bool,
     check_fuse(options)
     resolved = prepare_mount_point(mount_point, store_path)
 
+    unlock = unlock_before_fork(store_path)
+
     def serve_store(on_ready: Callable[[], None]) -> None:
-        with Store.open(store_path) as store:
+        with open_store(store_path, unlock=unlock) as store:
             serve(store, resolved, options, on_ready)
 
     run_mount(resolved, serve_store, log_file=log_file, in_foreground=foreground)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import Duration, json_option, store_option
+from yester.cli.options import Duration, json_option, open_store, store_option
 from yester.cli.output import print_json, show_size, show_text
 from yester.cli.progress import show_progress
 from yester.cli.records import snapshot_json
 from yester.engine.prune import PruneReport, prune
 from yester.engine.steps import StepProgress
-from yester.store.store import Store
 
 _PAYS_SHARE = 0.25
 _PAYS_BYTES = 64 * 1024 * 1024
@@ -41,7 +40,7 @@ def command(grace_ns: int, dry_run: bool, store_path: Path, as_json: bool) -> No
     Exit status: 0 done, 1 failed (nothing was lost), 2 wrong usage.
     """
     progress = StepProgress()
-    with Store.open(store_path) as store, show_progress(lambda _elapsed_s: _progress_line(progress)):
+    with open_store(store_path) as store, show_progress(lambda _elapsed_s: _progress_line(progress)):
         report = prune(store, grace_ns=grace_ns, dry_run=dry_run, progress=progress, on_wait=_tell_waiting)
     if as_json:
         print_json(_report_json(report))

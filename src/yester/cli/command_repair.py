@@ -2,12 +2,14 @@
 """`yester repair`."""
 
 from pathlib import Path
+from threading import Lock
 
 import click
 
 from yester.cli.command_check import finding_json, show_affected, show_check_progress
 from yester.cli.options import HostPath, json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size, show_text
+from yester.cli.passphrases import Unlocker
 from yester.cli.progress import show_progress
 from yester.engine.check_report import CheckProgress, CheckReport
 from yester.engine.repair import RepairOptions, RepairReport, repair
@@ -50,8 +52,14 @@ def command(copy_to: Path | None, no_copy: bool, dry_run: bool, store_path: Path
         message = "a repair changes the store, and was not told where to copy it before; nothing was changed"
         raise UsageError(message, hint="name a folder with --copy-to, best on another disk, or say --no-copy; --dry-run only looks")
     progress = CheckProgress()
-    with show_progress(lambda _elapsed_s: show_check_progress(progress)):
-        report = repair(store_path, RepairOptions(copy_to, is_dry_run=dry_run), progress)
+    drawing = Lock()
+
+    def line(_elapsed_s: float) -> str:
+        with drawing:  # not while a passphrase is asked for
+            return show_check_progress(progress)
+
+    with show_progress(line):
+        report = repair(store_path, RepairOptions(copy_to, is_dry_run=dry_run), progress, Unlocker(while_asking=drawing))
     if as_json:
         print_json(_report_json(report, dry_run=dry_run))
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import HostPath, SnapshotName, json_option, store_option
+from yester.cli.options import HostPath, SnapshotName, json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size
 from yester.cli.progress import FileProgress, FilesAndBytes, show_progress
 from yester.cli.tuning import MIB, tune_process
@@ -67,7 +67,7 @@ def command(
         else:
             print(f"{change.value}: {show_name(path) or '.'}")
 
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         stored, path = resolve(store, snap, now_ns=time.time_ns())
         trees = TreeReader(store.reader())
         entry = trees.get(stored.snapshot.root, path)

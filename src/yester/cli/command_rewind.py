@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from yester.cli.command_diff import difference_json, difference_line
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import json_name, print_json, show_name, show_text
 from yester.core.records import Entry
 from yester.core.treediff import ChangeKind
@@ -15,7 +15,6 @@ from yester.engine.compare import Difference, compare
 from yester.engine.select import inner_path, resolve
 from yester.engine.trees import TreeReader
 from yester.errors import NotFoundError
-from yester.store.store import Store
 
 
 @click.command("rewind")
@@ -42,7 +41,7 @@ def command(name: str, path: str, when: str, dry_run: bool, store_path: Path, as
     from yester.fs.live_orders import Order
     from yester.fs.view import source_of
 
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         source = source_of(name)
         stored, _ = resolve(store, f"{source}@{when}", now_ns=time.time_ns())
         inner = inner_path(stored.snapshot, path)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import print_json, show_text
 from yester.cli.records import snapshot_json
-from yester.store.store import Store
 
 
 @click.command("snapshot")
@@ -31,7 +30,7 @@ def command(name: str, message: str, store_path: Path, as_json: bool) -> None:
     from yester.fs.view import source_of
 
     check_text(message)
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         report = carry_out(store, name, Order(message=message), mount_point=find_mount_point(store_path, name))
         latest = store.latest_snapshot(source_of(name))
     if as_json:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import print_json, print_table, show_name, show_size, show_text
 from yester.cli.records import snapshot_json
 from yester.errors import NotFoundError
-from yester.store.store import Store
 
 
 @click.command("snapshots")
@@ -27,7 +26,7 @@ def command(source: str | None, tags: tuple[str, ...], store_path: Path, as_json
 
     Exit status: 0 done, 1 failed, 2 wrong usage.
     """
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         found = [stored for stored in store.snapshots(source) if set(tags) <= set(stored.snapshot.tags)]
         if source is not None and not found and source not in store.sources():
             message = f"there is no source {source!r} in {store_path}"

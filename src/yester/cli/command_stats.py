@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import print_json, print_table, show_size
 from yester.engine.stats import Stats, stats
-from yester.store.store import Store
 
 
 @click.command("stats")
@@ -24,7 +23,7 @@ def command(store_path: Path, as_json: bool) -> None:
 
     Exit status: 0 done, 1 failed, 2 wrong usage.
     """
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         found = stats(store)
     if as_json:
         print_json(_stats_json(found))

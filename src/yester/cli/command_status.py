@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import json_name, json_time, print_json, print_table, show_size, show_text, show_time
-from yester.store.store import Store
 
 
 @click.command("status")
@@ -27,7 +26,7 @@ def command(store_path: Path, as_json: bool) -> None:
     """
     from yester.fs.live_control import find_live_folders, find_snapshot_mounts
 
-    with Store.open(store_path) as store:
+    with open_store(store_path) as store:
         folders = find_live_folders(store)
         mounts = find_snapshot_mounts(store.path)
     if as_json:

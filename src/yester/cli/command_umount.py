@@ -30,9 +30,11 @@ def command(mount_point: Path, lazy: bool) -> None:
         click.echo(f"cleaned up {mount_point}: the process that served it had died", err=True)
     if not ended.mount.live_name or lazy:
         return
-    is_whole = wait_until_stored(ended.mount, lambda _holder: click.echo("waiting until everything is in the store …", err=True))
+    is_whole = wait_until_stored(ended, lambda _holder: click.echo("waiting until everything is in the store …", err=True))
     name = show_text(ended.mount.live_name)
-    if is_whole:
+    if is_whole is None:
+        click.echo(f"unmounted {mount_point}; everything that was written is in the store")
+    elif is_whole:
         click.echo(f"unmounted {mount_point}; everything is in the store, and in the last version of live/{name}")
     else:
         click.echo(f"unmounted {mount_point}; what was committed is in the store, but not in a version of live/{name} yet", err=True)

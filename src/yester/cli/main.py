@@ -20,6 +20,7 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "init": "Make an empty store.",
+    "key": "Manage what opens an encrypted store.",
     "backup": "Back up folders into a new snapshot.",
     "snapshots": "List snapshots.",
     "ls": "List a folder of a snapshot.",

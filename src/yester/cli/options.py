@@ -5,14 +5,19 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from yester.cli.memory import changes_missing, remember
+from yester.cli.passphrases import Unlocker, given_passphrase, passphrase_options
 from yester.core.times import parse_duration
 from yester.errors import ConflictError, NotFoundError, UsageError, YesterError
 from yester.store.store import Store
+
+if TYPE_CHECKING:
+    from yester.store.slots import Unlock
 
 
 class HostPath(click.Path):
@@ -62,7 +67,7 @@ class SnapshotName(click.ParamType[str]):
         """What could be meant; nothing if the store cannot be read."""
         source, at, _ = incomplete.partition("@")
         try:
-            with Store.open(_store_path(ctx, param, ctx.params.get("store_path"))) as store:
+            with Store.open(_store_path(ctx, param, ctx.params.get("store_path")), unlock=Unlocker(may_ask=False)) as store:
                 if not at:
                     return [CompletionItem(name) for name in store.sources() if name.startswith(incomplete)]
                 names = [f"{source}@{stored.snapshot.name}" for stored in reversed(store.snapshots(source))]
@@ -75,11 +80,12 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def store_option(function: Function) -> Function:
-    """`--store DIR`, given to the command as `store_path`."""
-    return click.option(
+    """`--store DIR`, given to the command as `store_path`, and how to open it if it is encrypted (`open_store` knows)."""
+    store = click.option(
         "--store", "store_path", metavar="DIR", type=HostPath(), default=None, callback=_store_path,
         help="The store. Default: $YESTER_STORE, else ~/.local/share/yester/store.",
-    )(function)  # fmt: skip
+    )  # fmt: skip
+    return store(passphrase_options(function))
 
 
 def json_option(function: Function) -> Function:
@@ -87,15 +93,60 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
-def open_or_create(path: Path) -> Store:
-    """Open the store, and make it on first use, which is said."""
+def open_store(path: Path, *, unlock: "Unlock | None" = None, is_added_to: bool = False) -> Store:
+    """Open a store; if it is encrypted, with the passphrase that options, environment or keyring tell, or that a person types.
+
+    Says so where this computer has seen more changes of its snapshots than it has, and refuses it if snapshots would be added to it.
+
+    Raises:
+        YesterError: as `Store.open`.
+    """
+    store = Store.open(path, unlock=unlock or Unlocker())
+    if missing := changes_missing(store):
+        message = f"the store {path} is older than it was when last seen here: {missing} changes of its snapshots are gone"
+        hint = "if you have put an older copy back, `yester key accept` takes it as it is; else somebody has replaced the store"
+        if is_added_to:
+            store.close()
+            message += "; nothing was changed"
+            raise ConflictError(message, hint=hint)
+        print(f"warning: {message}\nhint: {hint}", file=sys.stderr)
+    remember(store)
+    return store
+
+
+def unlock_before_fork(path: Path) -> "Unlock | None":
+    """The key of an encrypted store, asked for while there is a terminal, for a process that will have none.
+
+    None if the store is plain, or there is none yet.
+    """
     try:
-        return Store.open(path)
+        locked = Store.read_locked(path)
     except NotFoundError:
+        return None
+    if locked is None:
+        return None
+    key = Unlocker()(locked)
+    return lambda _locked: key
+
+
+def open_or_create(path: Path, *, unlock: "Unlock | None" = None) -> Store:
+    """Open the store to add snapshots, and make it on first use, which is said."""
+    is_secret = given_passphrase() is not None
+    try:
+        store = open_store(path, unlock=unlock, is_added_to=True)
+        if is_secret and store.parameters.encryption is None:
+            store.close()
+            message = f"the store {path} is not encrypted, but a passphrase was given for it; nothing was stored"
+            raise ConflictError(message, hint="make an encrypted one elsewhere with `yester init --encrypt`, or give no passphrase")
+        return store  # noqa: TRY300 (what follows is for where there is none)
+    except NotFoundError:
+        if is_secret:
+            message = f"there is no store in {path}, and one that is made by the way is not encrypted, as the passphrase says it should be"
+            raise NotFoundError(message, hint="make it first: yester init --encrypt") from None
         try:
             store = Store.create(path)
         except ConflictError:
-            return Store.open(path)  # Another command has made it just now.
+            return open_store(path, unlock=unlock, is_added_to=True)  # Another command has made it just now.
         print(f"made a new store in {path}", file=sys.stderr)
         return store
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from yester.core.printable import printable
 from yester.errors import YesterError
 
 _KIB = 1024
@@ -13,8 +14,7 @@ _KIB = 1024
 
 def show_name(name: bytes) -> str:
     """A name or path for people: what is not printable UTF-8 is escaped, so that no name can move the cursor."""
-    text = name.decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return printable(name.decode("utf-8", "backslashreplace"))
 
 
 def show_text(text: str) -> str:

@@ -4,7 +4,12 @@
 The same bytes and parameters give the same chunks on every machine and release; a changed byte changes the chunk that
 holds it and rarely more than one neighbour. The cutting itself is pyfastcdc.
 
-Reference: Xia et al., "The Design of Fast Content Defined Chunking", IEEE TPDS 2020.
+In an encrypted store where files are cut depends on a secret: with a known table the sizes of a file's chunks would tell which file it is.
+pyfastcdc takes a seed, which it adds (xor) to each number of its table; FastCDC looks at 48 bits of its hash, so no more of it counts. That
+is enough as long as nobody sees where a file was cut: whoever did could solve for the seed. So the sizes of chunks are sealed as well.
+
+References: Xia et al., "The Design of Fast Content Defined Chunking", IEEE TPDS 2020; Truong et al., "Breaking and Fixing
+Content-Defined Chunking", 2025, on solving for such secrets.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +20,7 @@ from pyfastcdc import FastCDC
 from yester.errors import LimitError
 
 KIB = 1024
+CUTTING_SECRET_BYTES = 8
 
 
 class ChunkParams(msgspec.Struct, frozen=True, array_like=True):
@@ -37,6 +43,22 @@ class ChunkParams(msgspec.Struct, frozen=True, array_like=True):
             raise LimitError(message)
 
 
+class SecretChunkParams(ChunkParams, frozen=True, array_like=True):
+    """Parameters with what makes the cuts of an encrypted store its own. Never stored: made from the key each time."""
+
+    seed: int = 0
+
+    def __repr__(self) -> str:
+        return f"SecretChunkParams({self.min_bytes}, {self.avg_bytes}, {self.max_bytes}, …)"
+
+
+def secret_params(params: ChunkParams, secret: bytes) -> SecretChunkParams:
+    """The parameters with a secret of `CUTTING_SECRET_BYTES` random bytes in them (docs/format.md §3)."""
+    assert len(secret) == CUTTING_SECRET_BYTES
+    # pyfastcdc takes 63 bits, and 0 for no seed.
+    return SecretChunkParams(params.min_bytes, params.avg_bytes, params.max_bytes, int.from_bytes(secret, "little") >> 2 | 1)
+
+
 class Chunker:
     """Cuts one file after another. Not thread-safe: one a thread."""
 
@@ -48,6 +70,7 @@ class Chunker:
             min_size=params.min_bytes,
             max_size=params.max_bytes,
             normalized_chunking=2,
+            seed=params.seed if isinstance(params, SecretChunkParams) else 0,
         )
 
     def cut(self, read: Callable[[int], bytes], *, is_short: bool = False) -> Iterator[memoryview]:

@@ -19,10 +19,11 @@ from typing import Self
 
 import msgspec
 
-from yester.core.ids import ChunkId, chunk_id
+from yester.core.ids import ChunkId
 from yester.core.ignore import RuleStack, split_rules
 from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, check_text, is_valid_name
-from yester.engine.scan import BackupProgress, ChunkSink, Problem, ScanOptions, SourceScan
+from yester.core.treediff import same_entry
+from yester.engine.scan import BackupProgress, ChunkSink, FolderObserver, Problem, ScanOptions, SourceScan
 from yester.errors import ConflictError, NotFoundError, SweptError, UsageError
 from yester.store.chunks import Change, WriteCounts
 from yester.store.segments import Kind
@@ -49,6 +50,8 @@ class BackupOptions:
     one_file_system: bool = False
     tags: tuple[str, ...] = ()
     message: str = ""
+    only_if_changed: bool = False
+    """Whether to publish nothing where the source is as its newest snapshot has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class BackupResult:
     """`stored` is None after a dry run. `snapshot` is what was, or would have been, published.
 
     `newer` is the source's newest snapshot, if that is another one: made when the clock was ahead of what it says now.
+    `is_unchanged`: nothing was published, as `stored`, the source's newest snapshot, holds all of it.
     """
 
     stored: StoredSnapshot | None
@@ -64,6 +68,7 @@ class BackupResult:
     excluded: int
     vanished: int
     newer: Snapshot | None = None
+    is_unchanged: bool = False
 
 
 def back_up(
@@ -73,11 +78,13 @@ def back_up(
     *,
     sink: ChunkSink | None = None,
     progress: BackupProgress | None = None,
+    observer: FolderObserver | None = None,
     on_wait: Callable[[str], None] = lambda _holder: None,
 ) -> BackupResult:
     """Back `paths` up into one snapshot; durable on return.
 
-    With a `sink` nothing is published (a dry run). `on_wait` hears who holds the store's backup lock if it must be waited for.
+    With a `sink` nothing is published (a dry run). An `observer` hears which folders are read. `on_wait` hears who holds the store's
+    backup lock if it must be waited for.
 
     Raises:
         UsageError, NotFoundError, ConflictError: before anything was read.
@@ -91,40 +98,48 @@ def back_up(
     for text in (*options.tags, options.message):
         check_text(text)
     rules = _command_line_rules(options)
+    scan_options = ScanOptions(rules, options.exclude_caches, options.one_file_system, observer)
     if progress is None:
         progress = BackupProgress()
     if sink is not None:
         with sink:
-            return _result(None, _scan(store, sink, source, folders, options, rules, progress), progress)
+            return _result(None, _scan(store, sink, source, folders, options, scan_options, progress), progress)
     with store.backup_lock(on_wait):
         _check_same_paths(store, source, folders, explicit=bool(options.source))
-        stored = _store_and_publish(store, source, folders, options, rules, progress)
+        stored, is_unchanged = _store_and_publish(store, source, folders, options, scan_options, progress)
         store.keep_reserve()
         newest = store.latest_snapshot(source)
-        result = _result(stored, stored.snapshot, progress)
+        result = dataclasses.replace(_result(stored, stored.snapshot, progress), is_unchanged=is_unchanged)
         return result if newest in (stored, None) else dataclasses.replace(result, newer=newest.snapshot)
 
 
 def _store_and_publish(
-    store: Store, source: str, folders: list[Path], options: BackupOptions, rules: RuleStack, progress: BackupProgress
-) -> StoredSnapshot:
-    """Scan and publish; begin again where a prune removed what was to be used. What was stored until then is not stored again."""
+    store: Store, source: str, folders: list[Path], options: BackupOptions, scan_options: ScanOptions, progress: BackupProgress
+) -> tuple[StoredSnapshot, bool]:
+    """Scan and publish; begin again where a prune removed what was to be used. What was stored until then is not stored again.
+
+    True says that nothing was published: the snapshot is the source's newest, and nothing differs from it.
+    """
     with store.adding():
         for _ in range(_TRIES_MAX - 1):
             try:
-                return _store_and_publish_once(store, source, folders, options, rules, progress)
+                return _store_and_publish_once(store, source, folders, options, scan_options, progress)
             except SweptError as error:
                 _log.info("%s; the backup begins again", error.message)
                 progress.begin_again()
-        return _store_and_publish_once(store, source, folders, options, rules, progress)
+        return _store_and_publish_once(store, source, folders, options, scan_options, progress)
 
 
 def _store_and_publish_once(
-    store: Store, source: str, folders: list[Path], options: BackupOptions, rules: RuleStack, progress: BackupProgress
-) -> StoredSnapshot:
+    store: Store, source: str, folders: list[Path], options: BackupOptions, scan_options: ScanOptions, progress: BackupProgress
+) -> tuple[StoredSnapshot, bool]:
     with store.writer() as writer:
-        snapshot = _scan(store, writer, source, folders, options, rules, progress)
-    return store.add_snapshot(snapshot)
+        snapshot = _scan(store, writer, source, folders, options, scan_options, progress)
+    if options.only_if_changed:
+        latest = store.latest_snapshot(source)
+        if latest is not None and _holds_same(latest.snapshot, snapshot):
+            return latest, True
+    return store.add_snapshot(snapshot), False
 
 
 def default_source_name(folders: list[Path]) -> str:
@@ -183,11 +198,16 @@ def _command_line_rules(options: BackupOptions) -> RuleStack:
 
 
 def _scan(
-    store: Store, sink: ChunkSink, source: str, folders: list[Path], options: BackupOptions, rules: RuleStack, progress: BackupProgress
+    store: Store,
+    sink: ChunkSink,
+    source: str,
+    folders: list[Path],
+    options: BackupOptions,
+    scan_options: ScanOptions,
+    progress: BackupProgress,
 ) -> Snapshot:
     """Store what is new, and return the record to publish; its name is not set. All it needs is committed."""
     start_ns = time.time_ns()
-    scan_options = ScanOptions(rules, exclude_caches=options.exclude_caches, one_file_system=options.one_file_system)
     scan = SourceScan(store, sink, source, scan_options, progress, start_ns=start_ns)
     scanned = scan.scan(folders)
     sink.flush()
@@ -212,6 +232,13 @@ def _scan(
     )
 
 
+def _holds_same(a: Snapshot, b: Snapshot) -> bool:
+    """Whether nothing differs between what two snapshots of a source hold. A root that was made up has no attributes of its own."""
+    if (a.paths, a.is_root_made_up) != (b.paths, b.is_root_made_up):
+        return False
+    return a.root.content == b.root.content if a.is_root_made_up else same_entry(a.root, b.root)
+
+
 def _result(stored: StoredSnapshot | None, snapshot: Snapshot, progress: BackupProgress) -> BackupResult:
     return BackupResult(stored, stored.snapshot if stored else snapshot, tuple(progress.problems), progress.excluded, progress.vanished)
 
@@ -222,6 +249,7 @@ class DryRun:
     def __init__(self, store: Store) -> None:
         self.counts = WriteCounts()
         self._has = store.has_chunk
+        self._chunk_id = store.chunk_id
         self._added: set[ChunkId] = set()
 
     def __enter__(self) -> Self:
@@ -232,7 +260,7 @@ class DryRun:
 
     def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
         """Count the chunk if the store lacks it."""
-        chunk = chunk_id(data)
+        chunk = self._chunk_id(data)
         if chunk not in self._added and not self._has(chunk):
             self._added.add(chunk)
             self.counts.new_chunks += 1

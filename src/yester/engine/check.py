@@ -30,9 +30,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yester.core.content import HOLE, Content, Span, read_list, unpack_spans
-from yester.core.ids import ID_BYTES, ChunkId, TreeId, chunk_id, snapshot_id
+from yester.core.ids import ID_BYTES, ChunkId, TreeId, snapshot_id
 from yester.core.records import Entry, decode_forgotten, decode_seen, decode_snapshot, decode_tree, entry_problem
 from yester.core.times import snapshot_name
 from yester.engine.check_data import choose_segments, find_suspects, segment_number
@@ -47,6 +48,9 @@ from yester.store.damage import find_damaged
 from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, verify_data_file
 from yester.store.segments import parse_header
 from yester.store.store import Store, StoredSnapshot, snapshot_key
+
+if TYPE_CHECKING:
+    from yester.store.slots import Unlock
 
 FINDINGS_MAX = 1000
 """Findings that are told one by one; more are only counted."""
@@ -72,8 +76,12 @@ class Sample:
     seed: int
 
 
-def check_path(path: Path, *, read_data: bool | Sample, progress: CheckProgress | None = None) -> CheckReport:
+def check_path(
+    path: Path, *, read_data: bool | Sample, progress: CheckProgress | None = None, unlock: "Unlock | None" = None
+) -> CheckReport:
     """As `check`, of the store in `path`, which with all of `read_data` is only opened after LMDB's pages were found to be sound.
+
+    `unlock` as for `Store.open`.
 
     Raises:
         YesterError: as `Store.open`.
@@ -82,7 +90,7 @@ def check_path(path: Path, *, read_data: bool | Sample, progress: CheckProgress 
     findings = check_database(path, progress) if read_data is True else ()
     if findings:
         return CheckReport(findings)
-    with Store.open(path) as store:
+    with Store.open(path, unlock=unlock) as store:
         return _check_open(store, read_data=read_data, progress=progress)
 
 
@@ -278,7 +286,7 @@ class StructureCheck:
                 self._note((key, "segment"), FindingKind.SEGMENT, f"the key {key.hex()} is no segment's")
                 continue
             try:
-                self._places.add_segment(number, parse_header(stored).bounds, len(stored))
+                self._places.add_segment(number, parse_header(stored, self._environment.key).bounds, len(stored))
             except (CorruptionError, FormatError) as error:
                 self._note(number, FindingKind.SEGMENT, f"segment {number} cannot be read: {error.message}")
             self._environment.release_pages(TOUCHED_BYTES)
@@ -317,7 +325,7 @@ class StructureCheck:
         self._progress.begin("suspected segments", len(suspected))
         for number, chunks in sorted(suspected.items()):
             payload, bounds = self._reader.segment(self._view, number)
-            bad = {place for place, chunk in chunks if chunk_id(payload[bounds[place] : bounds[place + 1]]) != chunk}
+            bad = {place for place, chunk in chunks if self._environment.name_chunk(payload[bounds[place] : bounds[place + 1]]) != chunk}
             for place in bad:
                 self._places.bits[self._places.find(Location(number, place))] |= BAD
             if bad:
@@ -331,6 +339,10 @@ class StructureCheck:
         """The snapshots that can be decoded, by source and time."""
         self._progress.begin("snapshots", self._view.count(Table.SNAPSHOTS))
         found = []
+        summary = self._environment.summary
+        if summary is not None and not summary.is_right(self._view):
+            what = "the snapshots are not those that were recorded: one was taken away, or put back as it was earlier"
+            self._note("summary", FindingKind.SNAPSHOT, what)
         for key, value in self._view.iterate(Table.SNAPSHOTS):
             self._progress.done += 1
             record = bytes(value)

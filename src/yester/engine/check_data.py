@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
-from yester.core.ids import ChunkId, chunk_id
+from yester.core.ids import ChunkId
 from yester.engine.check_report import CheckProgress
 from yester.errors import CorruptionError, FormatError
 from yester.store.chunks import Location, segment_key
@@ -57,10 +57,10 @@ def read_segments(environment: Environment, progress: CheckProgress, keys: list[
     def read(item: tuple[bytes, bytes]) -> ReadSegment:
         codec: Codec | None = getattr(codecs, "codec", None)
         if codec is None:
-            codec = codecs.codec = Codec()
+            codec = codecs.codec = Codec(environment.key)
         key, stored = item
         try:
-            chunks, raw_bytes = hash_segment(codec, stored)
+            chunks, raw_bytes = hash_segment(environment, codec, stored)
         except (CorruptionError, FormatError) as error:
             return ReadSegment(key, None, 0, isinstance(error, FormatError))
         return ReadSegment(key, chunks, raw_bytes)
@@ -111,16 +111,16 @@ def segment_number(key: bytes) -> int | None:
     return number if len(key) == len(segment_key(0)) and number < 1 << 48 else None
 
 
-def hash_segment(codec: Codec, stored: bytes | memoryview) -> tuple[list[ChunkId], int]:
+def hash_segment(environment: Environment, codec: Codec, stored: bytes | memoryview) -> tuple[list[ChunkId], int]:
     """The ids of what the chunks of a segment are, and their bytes all together.
 
     Raises:
         CorruptionError, FormatError: it cannot be decoded.
     """
-    header = parse_header(stored)
+    header = parse_header(stored, environment.key)
     payload = memoryview(codec.decode(stored, header))
     bounds = header.bounds
-    return [chunk_id(payload[bounds[place] : bounds[place + 1]]) for place in range(header.chunk_count)], len(payload)
+    return [environment.name_chunk(payload[bounds[place] : bounds[place + 1]]) for place in range(header.chunk_count)], len(payload)
 
 
 def _agrees_with_index(view: ReadTransaction, number: int, chunks: list[ChunkId]) -> bool:

@@ -111,7 +111,7 @@ class _VersionStorer:
     def __init__(self, store: Store, cut: Cut, writer: ChunkWriter, read_extent: Callable[[Extent], bytes]) -> None:
         self._cut = cut
         self._writer = writer
-        self._params = store.parameters.chunking
+        self._params = store.chunking
         self._store = store
         chunks = store.reader()
         self._base = BaseReader(chunks, cache_entries=0)  # each folder is read once

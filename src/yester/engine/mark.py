@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable
 
 from yester.core.content import HOLE, LIST_MAGIC, SPAN_BYTES, Content, unpack_spans
-from yester.core.ids import ID_BYTES, ChunkId, chunk_id
+from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.node_row import NodeRow, decode_row
 from yester.core.node_table import TABLE_MAGIC, tables_below
 from yester.core.records import TREE_MAGIC, Snapshot, decode_forgotten, decode_snapshot, decode_tree
@@ -43,6 +43,7 @@ class Marker:
         """Of file data, each time that it is needed."""
         self.lost: set[ChunkId] = set()
         """Chunks that are needed and known to be lost."""
+        self._environment = environment
         self._reader = SegmentReader(environment)
         self._elsewhere: dict[ChunkId, int] = {}
         """Bits of what is at no place: in segments that were written later."""
@@ -81,12 +82,12 @@ class Marker:
         """
         for number in numbers:
             stored = view.get(Table.SEGMENTS, segment_key(number))
-            if stored is None or parse_header(stored).kind is not Kind.TREE:
+            if stored is None or parse_header(stored, self._environment.key).kind is not Kind.TREE:
                 continue
             payload, bounds = self._reader.segment(view, number)
             for place in range(len(bounds) - 1):
                 data = payload[bounds[place] : bounds[place + 1]]
-                chunk = chunk_id(data)
+                chunk = self._environment.name_chunk(data)
                 index = view.get(Table.CHUNKS, chunk)
                 if index is not None and unpack_location(index) == Location(number, place):
                     self._mark_young_chunk(view, chunk, data)
@@ -116,7 +117,7 @@ class Marker:
             if segment is None:
                 return False
             if not content.level:
-                return parse_header(segment).kind is Kind.TREE
+                return parse_header(segment, self._environment.key).kind is Kind.TREE
             data = bytes(self._read(view, ChunkId(content.spans[:ID_BYTES])))
             content = Content(content.level - 1, data[2:])
         return False

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from itertools import compress, pairwise
 from typing import NamedTuple
 
-from yester.core.ids import ChunkId, chunk_id
+from yester.core.ids import ChunkId
 from yester.errors import CorruptionError
 from yester.store.chunks import Location, segment_key
 from yester.store.lmdb import Environment, ReadTransaction, Table
@@ -86,7 +86,7 @@ class SegmentReader:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._codec = Codec()
+        self._codec = Codec(environment.key)
         self._cache: OrderedDict[int, tuple[memoryview, tuple[int, ...]]] = OrderedDict()
 
     def read(self, view: ReadTransaction, chunk: ChunkId, location: Location) -> memoryview:
@@ -97,7 +97,7 @@ class SegmentReader:
         """
         payload, bounds = self.segment(view, location.segment)
         data = payload[bounds[location.place] : bounds[location.place + 1]] if location.place + 1 < len(bounds) else memoryview(b"")
-        if chunk_id(data) != chunk:
+        if self._environment.name_chunk(data) != chunk:
             message = f"chunk {chunk.hex()} in segment {location.segment} is damaged"
             raise CorruptionError(message)
         return data
@@ -114,7 +114,7 @@ class SegmentReader:
             if stored is None:
                 message = f"segment {number} is missing"
                 raise CorruptionError(message)
-            header = parse_header(stored)
+            header = parse_header(stored, self._environment.key)
             found = self._cache[number] = memoryview(self._codec.decode(stored, header)), header.bounds
             self._environment.release_pages(len(stored))
             if len(self._cache) > _SEGMENTS_KEPT:

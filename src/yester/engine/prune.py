@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from yester.core.ids import ID_BYTES, ChunkId, chunk_id
+from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.records import decode_seen
 from yester.engine.mark import MARKED, Marker
 from yester.engine.places import Places
@@ -94,7 +94,7 @@ def prune(
     Takes as long as reading all trees once, and rewriting the segments with waste. One prune at a time; `on_wait` hears of another.
 
     Raises:
-        CorruptionError, FormatError: something that names others cannot be read; nothing was freed.
+        CorruptionError, FormatError: something that names others cannot be read, or is missing; nothing was freed.
         StoreFullError: what was freed so far stays so.
         StoreAccessError: leases cannot be listed, or the store may not be written; nothing was freed.
     """
@@ -103,6 +103,9 @@ def prune(
         raise StoreAccessError(message, hint="see whose it is, and whether its disk is mounted read-only")
     now_ns = time.time_ns() if now_ns is None else now_ns
     progress = progress or StepProgress()
+    if problem := store.snapshots_problem():
+        message = f"{problem}; nothing was freed"
+        raise CorruptionError(message, hint="see what is missing in `yester snapshots`: what a lost snapshot needs would be freed")
     with store.prune_lock(on_wait):
         store.renew_lease()  # this process reads nothing that was forgotten
         run = _Prune(store, progress)
@@ -183,7 +186,7 @@ class _Prune:
         for key, stored in view.iterate(Table.SEGMENTS):
             number = int.from_bytes(key, "big")
             try:
-                header = parse_header(stored)
+                header = parse_header(stored, self._environment.key)
                 bounds, kind = header.bounds, int(header.kind)
             except (CorruptionError, FormatError):
                 bounds, kind = (0,), 0
@@ -316,7 +319,7 @@ class _Prune:
 
     def _rewrite(self, kind: Kind, indexes: list[int], waste: "_Waste") -> None:
         """Write the chunks of these segments that a row names into new ones, and remove these; some segments a transaction."""
-        codec = Codec()
+        codec = Codec(self._environment.key)
         group: list[_Moved] = []
         sources: list[int] = []
         for index in indexes:
@@ -340,13 +343,13 @@ class _Prune:
             stored = view.get(Table.SEGMENTS, segment_key(number))
             if stored is None:
                 return []
-            header = parse_header(stored)
+            header = parse_header(stored, self._environment.key)
             payload = memoryview(codec.decode(stored, header))
             self._environment.release_pages(len(stored))
             found = []
             for place in range(header.chunk_count):
                 data = payload[header.bounds[place] : header.bounds[place + 1]]
-                chunk = chunk_id(data)
+                chunk = self._environment.name_chunk(data)
                 location = Location(number, place)
                 if _is_at(view, chunk, location):
                     found.append(_Moved(chunk, data, location))

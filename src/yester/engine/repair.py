@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from yester.core.ids import ChunkId
 from yester.engine.check import AFFECTED_MAX, FINDINGS_MAX, IndexChange, StructureCheck, check_database
@@ -41,6 +41,9 @@ from yester.store.damage import note_damaged
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
 from yester.store.store import Store, lock_for_repair, use_alone
+
+if TYPE_CHECKING:
+    from yester.store.slots import Unlock
 
 _ROWS_IN_TRANSACTION = 20_000
 _UNLIMITED = 1 << 40
@@ -95,8 +98,8 @@ class RepairReport:
         return self.after.is_whole
 
 
-def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = None) -> RepairReport:
-    """Repair the store in `path`; durable on return. Safe to interrupt, and to run again.
+def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = None, unlock: "Unlock | None" = None) -> RepairReport:
+    """Repair the store in `path`; durable on return. Safe to interrupt, and to run again. `unlock` as for `Store.open`.
 
     Raises:
         BusyError: somebody backs up, or uses a live folder; nothing was changed.
@@ -112,10 +115,10 @@ def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = 
             stack.enter_context(lock_for_repair(path))
             if options.copy_to is not None:
                 check_copy_folder(path, options.copy_to)
-        _repair_pages(path, options, report, progress)
+        _repair_pages(path, options, report, progress, unlock)
         if report.pages is not None and options.is_dry_run:
             return report
-        with Store.open(path, readonly=options.is_dry_run) as store:
+        with Store.open(path, readonly=options.is_dry_run, unlock=unlock) as store:
             if not options.is_dry_run:
                 if store.environment.readonly:
                     message = f"the store {path} may not be written; nothing was changed"
@@ -127,7 +130,7 @@ def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = 
     return report
 
 
-def _repair_pages(path: Path, options: RepairOptions, report: RepairReport, progress: CheckProgress) -> None:
+def _repair_pages(path: Path, options: RepairOptions, report: RepairReport, progress: CheckProgress, unlock: "Unlock | None") -> None:
     """Step 1. In a dry run it is only told that it would be done: what can be read is known when it was."""
     problems = _page_problems(path, progress)
     if not problems:
@@ -140,7 +143,7 @@ def _repair_pages(path: Path, options: RepairOptions, report: RepairReport, prog
         if options.copy_to is not None:
             progress.begin("copy of the store")
             report.copied_bytes = copy_data_file(path, options.copy_to)
-        rebuild(path, report.pages, progress)
+        rebuild(path, report.pages, progress, unlock)
 
 
 def _page_problems(path: Path, progress: CheckProgress) -> list[str]:
@@ -149,7 +152,7 @@ def _page_problems(path: Path, progress: CheckProgress) -> list[str]:
         problems = [finding.what for finding in check_database(path, progress)]
         if not problems:
             # Its pages are sound, but a name of a table in them, or the parameters, may not be what was written.
-            Store.open(path, readonly=True).close()
+            Store.read_locked(path)
     except (CorruptionError, ConflictError, NotFoundError) as error:
         return [error.message]
     return problems
@@ -271,7 +274,7 @@ class _Repair:
             return chunk in change.placed or (chunk not in change.dropped and self._store.has_chunk(chunk))
 
         def search(keep: Callable[[Kind, bytes | memoryview], object]) -> None:
-            for found in FileSearch(self._store.parameters.chunking, wanted, has=has, keep=keep).run(self._progress):
+            for found in FileSearch(self._store.chunking, wanted, name=self._store.chunk_id, has=has, keep=keep).run(self._progress):
                 self._report.from_files += found.chunks
                 if len(self._report.found_in) < _FILES_MAX:
                     self._report.found_in.append(found)
@@ -319,7 +322,7 @@ def _refile_segments(environment: Environment) -> None:
         for key in strange:
             stored = bytes(transaction.get(Table.SEGMENTS, key) or b"")
             try:
-                parse_header(stored)
+                parse_header(stored, environment.key)
                 found.append(stored)
             except CorruptionError:
                 pass  # it is none

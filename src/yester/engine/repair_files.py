@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from yester.core.chunking import ChunkParams
-from yester.core.ids import ChunkId, chunk_id
+from yester.core.ids import ChunkId, NameChunk
 from yester.core.records import Snapshot
 from yester.engine.check_report import CheckProgress
 from yester.engine.source import OPEN_DIRECTORY, SourceReader
@@ -61,16 +61,17 @@ def host_path(snapshot: Snapshot, path: bytes) -> bytes:
 class FileSearch:
     """Reads files and keeps what is wanted of them. Not thread-safe.
 
-    `has` says whether the store has a chunk, `keep` stores one. `wanted.lost` loses what is found.
+    `name` gives bytes their id in the store, `has` says whether it has a chunk, `keep` stores one. `wanted.lost` loses what is found.
     """
 
-    def __init__(self, params: ChunkParams, wanted: Wanted, *, has: Callable[[ChunkId], bool], keep: Keep) -> None:
+    def __init__(self, params: ChunkParams, wanted: Wanted, *, name: NameChunk, has: Callable[[ChunkId], bool], keep: Keep) -> None:
         self._reader = SourceReader(
             params,
             store_data=lambda data: self._look_at(Kind.DATA, data),
             store_list=lambda data: self._look_at(Kind.TREE, data),
         )
         self._wanted = wanted
+        self._name = name
         self._has = has
         self._keep = keep
         self._found = 0
@@ -121,7 +122,7 @@ class FileSearch:
             os.close(directory)
 
     def _look_at(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
-        chunk = chunk_id(data)
+        chunk = self._name(data)
         if chunk in self._wanted.lost:
             self._wanted.lost.remove(chunk)
             self._has_list |= kind is Kind.TREE

@@ -50,7 +50,7 @@ def survey_segments(environment: Environment, progress: CheckProgress) -> Survey
                 number = segment_number(segment.key)
                 if segment.chunks is not None and number is not None:
                     _compare(view, reader, places, number, segment.chunks, placed)
-                elif guess := _guess(view, places, segment.key):
+                elif guess := _guess(environment, view, places, segment.key):
                     mended[segment.key] = guess
                 else:
                     (foreign if segment.is_foreign else unreadable).append(segment.key)
@@ -67,22 +67,22 @@ def _find_places(environment: Environment) -> Places:
             number = segment_number(key)
             if number is not None:
                 try:
-                    places.add_segment(number, parse_header(stored).bounds, len(stored))
+                    places.add_segment(number, parse_header(stored, environment.key).bounds, len(stored))
                 except (CorruptionError, FormatError):
-                    guess = guess_header(stored)
+                    guess = guess_header(stored, environment.key)
                     if guess is not None:
-                        places.add_segment(number, parse_header(guess).bounds, len(guess))
+                        places.add_segment(number, parse_header(guess, environment.key).bounds, len(guess))
             environment.release_pages(TOUCHED_BYTES)
     return places
 
 
-def _guess(view: ReadTransaction, places: Places, key: bytes) -> bytes | None:
+def _guess(environment: Environment, view: ReadTransaction, places: Places, key: bytes) -> bytes | None:
     """A segment with the header it must have had, if a chunk in it is what the index says is there; marks those that are."""
     number = segment_number(key)
-    guess = guess_header(view.get(Table.SEGMENTS, key) or b"")
+    guess = guess_header(view.get(Table.SEGMENTS, key) or b"", environment.key)
     if number is None or guess is None:
         return None
-    chunks, _ = hash_segment(Codec(), guess)
+    chunks, _ = hash_segment(environment, Codec(environment.key), guess)
     is_right = False
     for place, chunk in enumerate(chunks):
         here = Location(number, place)

@@ -12,6 +12,8 @@
 - Live folders, from the trees alone, and only if every row of all their tables could be read: one that lacks a row would show old bytes, or
   zeros, for new ones. What was not yet in a version is lost then, and said to be.
 
+Rows of an encrypted store are opened, which needs its key, and sealed anew; its summary of snapshots is made of those that are found.
+
 The new file takes the place of the old one by a rename, when all of it is on the disk; the old one is kept beside it.
 
 Nobody may have the store open meanwhile: the caller holds `use_alone`.
@@ -23,7 +25,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from yester.core.chunking import ChunkParams
 from yester.core.ids import ID_BYTES, ChunkId, snapshot_id
 from yester.core.node_row import decode_row
 from yester.core.records import decode_damaged, decode_forgotten, decode_pin, decode_seen, decode_snapshot
@@ -36,16 +40,20 @@ from yester.store.copying import sync_folder
 from yester.store.datafile import DATA_FILE
 from yester.store.live import iter_names, load_rows
 from yester.store.lmdb import Environment, Table, WriteTransaction
+from yester.store.parameters import FORMAT_KEY, PLAIN_VERSION, SLOT_PREFIX, Parameters, decode_parameters, encode_parameters
 from yester.store.salvage import DataFile, Row
-from yester.store.segments import Codec, guess_header, stored_length
-from yester.store.store import FORMAT_KEY, GENERATION_KEY, decode_parameters, encode_parameters, new_parameters, snapshot_key
+from yester.store.segments import Codec, guess_header, segment_length
+from yester.store.store import GENERATION_KEY, ask_for_key, snapshot_key, use_key
+
+if TYPE_CHECKING:
+    from yester.store.slots import Unlock
 
 _NEW_FOLDER = "repair.tmp"
 """In the store's folder, since a rename does not leave a disk."""
 _BATCH_BYTES = 16 << 20
 _KEY_BYTES_MAX = 511
 _LIVE_ROWS = (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES)
-_RECORDS = (Table.META, Table.SNAPSHOTS, Table.FORGOTTEN, Table.PINS)
+_RECORDS = (Table.SNAPSHOTS, Table.FORGOTTEN, Table.PINS)
 _MADE_ANEW = (Table.SEGMENTS, Table.CHUNKS, Table.SNAPSHOT_IDS)
 _HINTS = (Table.SCAN, Table.DAMAGED)
 
@@ -72,11 +80,12 @@ class PagesReport:
     """What the disk did not give."""
 
 
-def rebuild(path: Path, report: PagesReport, progress: CheckProgress) -> None:
+def rebuild(path: Path, report: PagesReport, progress: CheckProgress, unlock: "Unlock | None") -> None:
     """Put all that can be read of the store in `path` into a new data file, which takes the place of the old one; durable on return.
 
     Raises:
         CorruptionError: nothing in the file is from a store. FormatError: a newer release made it.
+        LockedError: it is encrypted, and nobody knows its key; or its slots are lost, and nobody can.
         StoreFullError, StoreAccessError: the new file could not be written. With each of these nothing was changed.
     """
     folder = path / _NEW_FOLDER
@@ -93,7 +102,7 @@ def rebuild(path: Path, report: PagesReport, progress: CheckProgress) -> None:
             message = f"there is no room for a new data file in {path}: it takes up to {needed >> 20} MiB; nothing was changed"
             raise StoreFullError(message, hint="free space on that disk, or repair a copy on another one")
         with DataFile(path) as old, Environment(folder, create=True) as new:
-            _Rebuild(old, new, report, progress).run(path)
+            _Rebuild(old, new, report, progress).run(path, unlock)
         _take_place(path, folder, report)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,32 +134,88 @@ class _Rebuild:
         self._report = report
         self._progress = progress
         self._codec = Codec()
+        self._unsealed: set[Table] = set()
+        """Tables with rows that could not be opened."""
         self._last_segment = 0
         self._indexed: set[ChunkId] = set()
 
-    def run(self, path: Path) -> None:
+    def run(self, path: Path, unlock: "Unlock | None") -> None:
         """Move all."""
+        self._move_parameters(path)
+        self._unlock(path, unlock)
         self._move_segments()
-        rows = {table: list(self._old.walk(table.value)) for table in _RECORDS}
+        rows = {table: list(self._rows(table)) for table in _RECORDS}
         for table in _HINTS:
             self._move_hints(table)
         self._move_live_folders()
-        for table in set(Table) - {*_RECORDS, *_MADE_ANEW, *_HINTS, *_LIVE_ROWS, Table.LIVE_FOLDERS}:
-            for batch in _batches(self._old.walk(table.value)):
+        for table in set(Table) - {*_RECORDS, *_MADE_ANEW, *_HINTS, *_LIVE_ROWS, Table.LIVE_FOLDERS, Table.META}:
+            for batch in _batches(self._rows(table)):
                 self._put_rows(table, batch)
         for table in (Table.CHUNKS, Table.SNAPSHOT_IDS):
             for _ in self._old.walk(table.value):
                 pass  # so that their pages are no stray ones
         stray = list(self._stray_rows())
         self._move_stray_segments()
-        self._move_parameters(rows[Table.META], stray)
-        self._move_forgotten(rows[Table.FORGOTTEN], stray)
-        self._move_snapshots(rows[Table.SNAPSHOTS], stray)
-        self._move_pins(rows[Table.PINS], stray)
+        self._move_forgotten(rows[Table.FORGOTTEN], self._opened_all(Table.FORGOTTEN, stray))
+        self._move_snapshots(rows[Table.SNAPSHOTS], self._opened_all(Table.SNAPSHOTS, stray))
+        self._move_pins(rows[Table.PINS], self._opened_all(Table.PINS, stray))
         self._report.unreadable_bytes = self._old.unreadable_bytes
         if not self._report.segments and not self._report.snapshots:
             message = f"nothing in {path / DATA_FILE} is from a store; nothing was changed"
             raise CorruptionError(message, hint="restore the store from a copy")
+        if self._new.summary is not None:
+            self._new.write(self._new.summary.begin)
+
+    # What is needed to understand the rest.
+
+    def _move_parameters(self, path: Path) -> None:
+        """Move the table `meta`, which is not sealed. Parameters and key slots that its tree does not lead to are looked for everywhere."""
+        rows = list(self._old.walk(Table.META.value))
+        if self._is_damaged(Table.META):
+            known = {row.key for row in rows}
+            with DataFile(path) as file:
+                rows += [row for row in file.iter_stray_rows() if _is_parameter(row) and row.key not in known]
+        generation = next((row.value for row in rows if row.key == GENERATION_KEY), b"")
+        self._report.has_new_parameters = not any(row.key == FORMAT_KEY and _has_parameters(row.value, path) for row in rows)
+        if self._report.has_new_parameters and any(row.key.startswith(SLOT_PREFIX) for row in rows):
+            message = f"the parameters of the encrypted store {path} are lost, and with them all its keys; nothing was changed"
+            raise CorruptionError(message, hint="restore the store from a copy")
+
+        def apply(transaction: WriteTransaction) -> None:
+            for row in rows:
+                if row.key != FORMAT_KEY or _has_parameters(row.value, path):
+                    transaction.put(Table.META, row.key, row.value)
+            if self._report.has_new_parameters:
+                parameters = Parameters(PLAIN_VERSION, os.urandom(16), time.time_ns(), ChunkParams())
+                transaction.put(Table.META, FORMAT_KEY, encode_parameters(parameters))
+            transaction.put(Table.META, GENERATION_KEY, (int.from_bytes(generation[:7], "little") + 1).to_bytes(8, "little"))
+
+        self._new.write(apply)
+
+    def _unlock(self, path: Path, unlock: "Unlock | None") -> None:
+        """Have the new environment use the store's key, if it has one. Raises LockedError if nobody knows it."""
+        parameters = decode_parameters(self._new.get(Table.META, FORMAT_KEY) or b"", path)
+        if parameters.encryption is not None:
+            use_key(self._new, ask_for_key(self._new, parameters, unlock))
+        self._codec = Codec(self._new.key)
+
+    def _rows(self, table: Table) -> Iterator[Row]:
+        """The rows of a table that its tree leads to, opened."""
+        for row in self._old.walk(table.value):
+            yield self._opened(table, row)
+
+    def _opened(self, table: Table, row: Row) -> Row:
+        """A row as it was before it was sealed; with an empty value if it was not sealed in this table, or is damaged."""
+        form = self._new.row_forms.get(table)
+        if form is None:
+            return row
+        value = bytes(form.open(row.key, memoryview(row.value)))
+        if not value and row.value:
+            self._unsealed.add(table)
+        return Row(form.shown_key(row.key), value, row.page)
+
+    def _opened_all(self, table: Table, rows: list[Row]) -> list[Row]:
+        return [self._opened(table, row) for row in rows]
 
     def _is_damaged(self, table: Table) -> bool:
         found = self._old.tables.get(table.value)
@@ -175,7 +240,7 @@ class _Rebuild:
 
     def _move_stray_segments(self) -> None:
         if self._is_damaged(Table.SEGMENTS):
-            for stored in self._old.iter_stray_segments():
+            for stored in self._old.iter_stray_segments(self._new.key):
                 self._move_stray_segment(stored)
 
     def _move_stray_segment(self, stored: bytes) -> None:
@@ -193,12 +258,12 @@ class _Rebuild:
         for number, stored in segments:
             self._progress.done += 1
             try:
-                chunks, _ = hash_segment(self._codec, stored)
+                chunks, _ = hash_segment(self._new, self._codec, stored)
             except (CorruptionError, FormatError) as error:
-                guess = guess_header(stored)
+                guess = guess_header(stored, self._new.key)
                 if guess is not None:
                     stored = guess  # noqa: PLW2901 (the segment as it must have been)
-                    chunks, _ = hash_segment(self._codec, stored)
+                    chunks, _ = hash_segment(self._new, self._codec, stored)
                 elif isinstance(error, FormatError):
                     chunks = []  # it stays, for the release that may have written it
                 else:
@@ -229,32 +294,18 @@ class _Rebuild:
             return
         self._progress.begin("pages that nothing leads to")
         for row in self._old.iter_stray_rows():
-            if 0 < stored_length(row.value) == len(row.value):
+            if self._new.key is None and 0 < segment_length(lambda count, value=row.value: value[:count], None) == len(row.value):  # type: ignore[misc]
                 if self._is_damaged(Table.SEGMENTS):
                     self._move_stray_segment(row.value)
-            elif row.key == FORMAT_KEY or _record_key(row.value) or _forgotten_key(row.value) or _passes(decode_pin, row.value):
+            elif self._may_be_record(row):
                 yield row
 
-    def _move_parameters(self, rows: list[Row], stray: list[Row]) -> None:
-        for row in (*rows, *stray):
-            if row.key == FORMAT_KEY:
-                try:
-                    parameters = decode_parameters(row.value)
-                except CorruptionError:
-                    continue
-                break
-        else:
-            parameters = new_parameters()
-            self._report.has_new_parameters = True
-        generation = next((row.value for row in rows if row.key == GENERATION_KEY), b"")
-
-        def apply(transaction: WriteTransaction) -> None:
-            for row in rows:
-                transaction.put(Table.META, row.key, row.value)
-            transaction.put(Table.META, FORMAT_KEY, encode_parameters(parameters))
-            transaction.put(Table.META, GENERATION_KEY, (int.from_bytes(generation[:7], "little") + 1).to_bytes(8, "little"))
-
-        self._new.write(apply)
+    def _may_be_record(self, row: Row) -> bool:
+        return bool(
+            _record_key(self._opened(Table.SNAPSHOTS, row).value)
+            or _forgotten_key(self._opened(Table.FORGOTTEN, row).value)
+            or _passes(decode_pin, self._opened(Table.PINS, row).value)
+        )
 
     def _move_forgotten(self, rows: list[Row], stray: list[Row]) -> None:
         known = {key for row in rows if (key := _forgotten_key(row.value))}
@@ -302,19 +353,20 @@ class _Rebuild:
 
     def _move_hints(self, table: Table) -> None:
         decode = decode_seen if table is Table.SCAN else decode_damaged
-        for batch in _batches(self._old.walk(table.value)):
+        for batch in _batches(self._rows(table)):
             good = [row for row in batch if len(row.key) == ID_BYTES and _passes(decode, row.value)]
             self._put_rows(table, good)
 
     # Live folders.
 
     def _move_live_folders(self) -> None:
-        heads = list(self._old.walk(Table.LIVE_FOLDERS.value))
+        heads = list(self._rows(Table.LIVE_FOLDERS))
         self._put_rows(Table.LIVE_FOLDERS, [row for row in heads if 0 < len(row.key) <= _KEY_BYTES_MAX])
         for table in _LIVE_ROWS:
-            for batch in _batches(self._old.walk(table.value)):
+            for batch in _batches(self._rows(table)):
                 self._put_rows(table, [row for row in batch if 0 < len(row.key) <= _KEY_BYTES_MAX])
         is_lacking = any(self._old.tables[table.value].is_damaged for table in _LIVE_ROWS if table.value in self._old.tables)
+        is_lacking |= not self._unsealed.isdisjoint(_LIVE_ROWS)
         is_lacking |= any(table.value not in self._old.tables for table in _LIVE_ROWS) and bool(heads)
         with self._new.read() as view:
             names = list(iter_names(view))
@@ -373,6 +425,19 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def _is_parameter(row: Row) -> bool:
+    return row.key == FORMAT_KEY or row.key.startswith(SLOT_PREFIX)
+
+
+def _has_parameters(record: bytes, path: Path) -> bool:
+    """Raises FormatError for those of a newer release."""
+    try:
+        decode_parameters(record, path)
+    except CorruptionError:
+        return False
+    return True
 
 
 def _record_key(record: bytes) -> bytes:

@@ -263,7 +263,8 @@ class _Restore:
         if count == 1:
             return None
         store_path = os.fsencode(os.path.abspath(self._store.path))
-        setup = Setup(store_path, self._root, self._options.numeric_ids, self._options.overwrite)
+        key = self._store.environment.key
+        setup = Setup(store_path, self._root, self._options.numeric_ids, self._options.overwrite, key.raw if key is not None else b"")
         try:
             return WorkerPool(count, setup, self._take_tally)
         except OSError as error:

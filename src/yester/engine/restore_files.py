@@ -22,7 +22,7 @@ from yester.engine.files import iter_pieces
 from yester.engine.target import FULL, FolderChain, Owner, OwnerMap, Owners, Shortfall, Target, holds_content, inherits_acl, is_same
 from yester.engine.trees import judge_entries, read_tree_record
 from yester.errors import CorruptionError, FormatError, LimitError
-from yester.store.chunks import ChunkSource
+from yester.store.chunks import ChunkSource, NamingSource
 
 FINDINGS_KEPT = 10_000
 SHORTFALLS_KEPT = 5
@@ -137,7 +137,7 @@ def read_folder(chunks: ChunkSource, tree: TreeId, owners: Owners, *, is_judged:
     return StoredFolder(entries, problems, owners.of_tree(decoded))
 
 
-def is_restored(entry: Entry, status: os.stat_result, folder: int, chunks: ChunkSource, *, reads: bool) -> bool:
+def is_restored(entry: Entry, status: os.stat_result, folder: int, chunks: NamingSource, *, reads: bool) -> bool:
     """Whether what an open folder has under the name of `entry` is what is stored: as `is_same`, and with `reads` byte by byte.
 
     Where the stored list of what a file should hold is damaged, its bytes are not judged.
@@ -150,7 +150,7 @@ def is_restored(entry: Entry, status: os.stat_result, folder: int, chunks: Chunk
     if not reads or not stat.S_ISREG(entry.mode):
         return True
     try:
-        return holds_content(folder, entry.name, iter_spans(entry.file_content, chunks.read), chunks.read)
+        return holds_content(folder, entry.name, iter_spans(entry.file_content, chunks.read), chunks)
     except (CorruptionError, FormatError):
         return True
 
@@ -164,7 +164,7 @@ class FileRestorer:
     """Restores regular files below an open target folder. A context manager."""
 
     def __init__(
-        self, chunks: ChunkSource, root: int, owners: Owners, *, overwrite: bool, on_step: Callable[[Tally], None] = lambda _tally: None
+        self, chunks: NamingSource, root: int, owners: Owners, *, overwrite: bool, on_step: Callable[[Tally], None] = lambda _tally: None
     ) -> None:
         """`on_step` gets the tally after each file and each chunk of larger ones; it may put a new one in its place."""
         self.tally = Tally()

@@ -22,7 +22,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -31,6 +31,10 @@ from yester.engine.restore_files import FileRestorer, Tally, Task
 from yester.engine.target import Owners
 from yester.errors import YesterError
 from yester.store.store import Store
+
+if TYPE_CHECKING:
+    from yester.store.keys import StoreKey
+    from yester.store.slots import LockedStore
 
 REPORT_S = 0.2
 """How often a worker tells how far it is."""
@@ -49,6 +53,17 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     """The target's handle, which the worker inherits."""
     numeric_ids: bool
     overwrite: bool
+    key: bytes
+    """Of an encrypted store; else nothing. Sent through the socket, as arguments and environment can be read by others."""
+
+    def __repr__(self) -> str:
+        return "Setup(…)"
+
+    def unlock(self, _locked: "LockedStore") -> "StoreKey":
+        """See `Store.open`."""
+        from yester.store.keys import StoreKey  # noqa: PLC0415 (ciphers take 20 ms to import, and plain stores need none)
+
+        return StoreKey(self.key)
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
@@ -193,6 +208,7 @@ def _start_worker(root: int) -> tuple[subprocess.Popen[bytes], _Line]:
         # -P: the current folder must not be where a process that may run as root finds its modules.
         command = [sys.executable, "-P", "-m", "yester.engine.restore_pool", str(theirs.fileno())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment.pop("YESTER_PASSPHRASE", None)  # it gets the key itself
         # Signals that are blocked stay so in the new process: a Ctrl-C at the terminal is for us alone.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -244,7 +260,7 @@ def work(line: _Line) -> None:
 
     owners = Owners(numeric=setup.numeric_ids)
     with (
-        Store.open(Path(os.fsdecode(setup.store_path)), readonly=True) as store,
+        Store.open(Path(os.fsdecode(setup.store_path)), readonly=True, unlock=setup.unlock) as store,
         FileRestorer(store.reader(), setup.root, owners, overwrite=setup.overwrite, on_step=on_step) as restorer,
     ):
         while (message := line.receive()) is not None:

@@ -14,7 +14,7 @@ from yester.core.records import Entry
 from yester.engine.restore_files import Tally, difference, is_restored, join
 from yester.engine.restore_walk import StoredWalk, Visit
 from yester.engine.target import FolderChain, Owner, is_not_a_folder
-from yester.store.chunks import ChunkSource
+from yester.store.chunks import NamingSource
 
 
 class Change(Enum):
@@ -31,7 +31,7 @@ class Change(Enum):
 class Preview:
     """Looks at one path after the other, tallies, and tells `on_change` what would be done."""
 
-    def __init__(self, chunks: ChunkSource, root: int | None, on_change: Callable[[Change, bytes], None], *, overwrite: bool) -> None:
+    def __init__(self, chunks: NamingSource, root: int | None, on_change: Callable[[Change, bytes], None], *, overwrite: bool) -> None:
         """`root` is the open target, None if there is none."""
         self._chunks = chunks
         self.tally = Tally()

@@ -84,6 +84,22 @@ class ChunkSink(Protocol):
         ...
 
 
+class FolderObserver(Protocol):
+    """Who wants to hear of changes in what is read: a `FolderWatch`."""
+
+    def begin_scan(self) -> None:
+        """As `FolderWatch.begin_scan`."""
+        ...
+
+    def enter(self, folder: int, prefix: bytes, path: bytes, rules: RuleStack, *, only: bytes | None = None) -> None:
+        """As `FolderWatch.enter`."""
+        ...
+
+    def end_scan(self) -> None:
+        """As `FolderWatch.end_scan`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something of the source that is not in the snapshot as it should be."""
@@ -120,6 +136,8 @@ class ScanOptions:
     rules: RuleStack = field(default_factory=RuleStack)
     exclude_caches: bool = False
     one_file_system: bool = False
+    observer: FolderObserver | None = None
+    """Hears of each folder before it is listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +183,7 @@ class SourceScan:
         self._progress = progress
         self._start_ns = start_ns
         self._reader = SourceReader(
-            store.parameters.chunking,
+            store.chunking,
             store_data=lambda data: sink.add(Kind.DATA, data),
             store_list=lambda data: sink.add(Kind.TREE, data),
         )
@@ -189,7 +207,12 @@ class SourceScan:
             Errors of the store.
         """
         is_folder = len(folders) == 1 and folders[0].is_dir() and not folders[0].is_symlink()
+        observer = self._options.observer
+        if observer is not None:
+            observer.begin_scan()
         root, xattr_names = self._walk_single(folders[0]) if is_folder else self._walk_several(folders)
+        if observer is not None:
+            observer.end_scan()
         return Scanned(root, listed_xattr_names(xattr_names), is_root_made_up=not is_folder)
 
     def user(self, uid: int) -> str:
@@ -224,6 +247,7 @@ class SourceScan:
         handle = os.open(file.parent, OPEN_DIRECTORY & ~os.O_NOFOLLOW)
         try:
             directory = _Directory(b"", b"", handle, os.fstat(handle), self._options.rules, (), None, {})
+            self._tell_observer(directory, only=name)
             self._visit(directory, name, os.lstat(file))
         finally:
             os.close(handle)
@@ -306,16 +330,20 @@ class SourceScan:
                 return directory
             if status.st_dev != self._root_device and (self._options.one_file_system or status.st_dev in self._skipped_devices):
                 return directory
+            self._tell_observer(directory)
             with os.scandir(handle) as listing:
                 items = sorted(((os.fsencode(item.name), item) for item in listing), key=itemgetter(0))
         except OSError as error:
             self._problem(path, f"cannot be listed: {error.strerror}")
             return directory
         names = {item_name for item_name, _ in items}
-        if self._options.exclude_caches and _CACHE_TAG in names and self._is_cache(handle):
+        is_cache = self._options.exclude_caches and _CACHE_TAG in names and self._is_cache(handle)
+        if is_cache:
             items = [item for item in items if item[0] == _CACHE_TAG]
         if IGNORE_FILE in names:
             directory.rules = self._read_rules(directory)
+        if is_cache or IGNORE_FILE in names:
+            self._tell_observer(directory, only=_CACHE_TAG if is_cache else None)
         for item_name, item in items:
             try:
                 item_status = item.stat(follow_symlinks=False)
@@ -328,6 +356,10 @@ class SourceScan:
             self._visit(directory, item_name, item_status)
         directory.subfolders.reverse()
         return directory
+
+    def _tell_observer(self, directory: _Directory, *, only: bytes | None = None) -> None:
+        if (observer := self._options.observer) is not None:
+            observer.enter(directory.handle, self._host_prefix, directory.path, directory.rules, only=only)
 
     def _visit(self, directory: _Directory, name: bytes, status: os.stat_result) -> None:
         """Back up one name of a directory; a subfolder only goes onto its list."""
@@ -475,7 +507,7 @@ class SourceScan:
 
     def _add_tree(self, entries: list[Entry]) -> TreeId:
         tree = self._owners.tree_of(entries)
-        return store_tree(tree, self._store.parameters.chunking, lambda record: self._sink.add(Kind.TREE, record))
+        return store_tree(tree, self._store.chunking, lambda record: self._sink.add(Kind.TREE, record))
 
     def _read_rules(self, directory: _Directory) -> RuleStack:
         path = _join(directory.path, IGNORE_FILE)

@@ -92,7 +92,7 @@ def stats(store: Store) -> Stats:
         chunks = view.count(Table.CHUNKS)
         for _, stored_segment in view.iterate(Table.SEGMENTS):
             try:
-                header = parse_header(stored_segment)
+                header = parse_header(stored_segment, store.environment.key)
             except (CorruptionError, FormatError):
                 unreadable += 1
                 continue

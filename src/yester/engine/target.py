@@ -28,10 +28,10 @@ from enum import StrEnum
 from typing import NamedTuple, Self
 
 from yester.core.content import HOLE, Span
-from yester.core.ids import ChunkId, chunk_id
 from yester.core.records import Entry, Tree
 from yester.engine.source import OPEN_DIRECTORY
 from yester.errors import CorruptionError
+from yester.store.chunks import NamingSource
 
 OPEN_FOLDERS_MAX = 30
 """Handles a chain holds: deeper folders are found again from the top. Two chains a process stay below 64."""
@@ -222,7 +222,7 @@ def is_same(entry: Entry, status: os.stat_result, folder: int, name: bytes) -> b
     return True
 
 
-def holds_content(folder: int, name: bytes, spans: Iterable[Span], read: Callable[[ChunkId], memoryview]) -> bool:
+def holds_content(folder: int, name: bytes, spans: Iterable[Span], chunks: NamingSource) -> bool:
     """Whether a regular file in an open folder has just the bytes of these level-0 spans. Reads it, and of what is stored only slices.
 
     Raises:
@@ -233,7 +233,7 @@ def holds_content(folder: int, name: bytes, spans: Iterable[Span], read: Callabl
         for span in spans:
             if span.chunk != HOLE:
                 data = _read_whole(file, span.length)
-                if (chunk_id(data) != span.chunk) if span.start is None else (data != span.of(read(span.chunk))):
+                if (chunks.chunk_id(data) != span.chunk) if span.start is None else (data != span.of(chunks.read(span.chunk))):
                     return False
                 continue
             left = span.length

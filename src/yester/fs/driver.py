@@ -24,7 +24,9 @@ from yester.errors import (
     ConflictError,
     CorruptionError,
     FormatError,
+    HookError,
     LimitError,
+    LockedError,
     MountError,
     NotFoundError,
     StoreAccessError,
@@ -44,12 +46,14 @@ ERRNO: dict[type[YesterError], int] = {
     ConflictError: errno.EEXIST,
     BusyError: errno.EAGAIN,
     SweptError: errno.EAGAIN,
+    LockedError: errno.EACCES,
     CorruptionError: errno.EIO,
     FormatError: errno.EIO,
     LimitError: errno.EFBIG,
     StoreFullError: errno.ENOSPC,
     StoreAccessError: errno.EIO,
     MountError: errno.EIO,
+    HookError: errno.EIO,
 }
 """What a program sees of each of our errors; a test compares this with the error tree."""
 

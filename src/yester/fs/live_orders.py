@@ -33,9 +33,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class LiveStatus(msgspec.Struct, frozen=True):
-    """How a live folder is. `problem` is why its last version, or its last commit, failed."""
+    """How a live folder is. `problem` is why its last version, or its last commit, failed; `number` is the folder's in its store."""
 
     dirty_bytes: int
     changed_nodes: int
     pending_bytes: int
     problem: str
+    number: int = 0

@@ -203,6 +203,7 @@ class LiveSession:
             changed_nodes,
             self.tree.pending_bytes,
             self._problem or (os.strerror(self.journal.failure) if self.journal.failure is not None else ""),
+            self._head.number,
         )
 
     def count_versions(self, path: bytes) -> int:

@@ -61,7 +61,7 @@ class _Start:
 
     def __init__(self, store: Store, writer: ChunkWriter, now_ns: int) -> None:
         self._chunks: ChunkReader = store.reader()
-        self._params = store.parameters.chunking
+        self._params = store.chunking
         self._writer = writer
         self._now_ns = now_ns
         self._next = ROOT + 1

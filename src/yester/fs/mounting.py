@@ -12,29 +12,33 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pyfuse3
 import trio
 
 from yester.core.records import Entry
 from yester.engine.live_rows import waiting
-from yester.errors import BusyError, ConflictError, MountError, NotFoundError, StoreAccessError, StoreFullError, YesterError
+from yester.errors import BusyError, ConflictError, LockedError, MountError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.fs import quick_wait
 from yester.fs.driver import SnapshotOperations
 from yester.fs.live_driver import LiveOperations
+from yester.fs.live_orders import STATUS_XATTR, LiveStatus
 from yester.fs.live_session import LiveSession, Pace, open_folder
 from yester.fs.mount_table import LIVE_MARK, MountedAt, find_mount
 from yester.fs.view import Presentation, View
-from yester.store.live import LiveFolders
+from yester.store.live import LiveFolders, folder_lock
 from yester.store.store import Store
 
 _UNMOUNT_WAIT_S = 10.0
 _RENEW_EVERY_S = 2.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""They end a mount as unmounting it does."""
 _log = logging.getLogger(__name__)
 
 
@@ -172,20 +176,22 @@ class _Reads(Protocol):
 
 async def _serve(on_ready: Callable[[], None], store: Store, operations: _Reads, session: LiveSession | None = None) -> None:
     failure: YesterError | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal)
-        nursery.start_soon(_renew_lease, store, operations)
-        if session is not None:
-            nursery.start_soon(session.run)
-        on_ready()
-        await pyfuse3.main()
-        if session is not None:
-            try:
-                await session.finish()
-            except YesterError as error:
-                failure = error  # raised below: what leaves a nursery is a group
-        # It returns after an unmount from outside as well: without this the signal task would keep the process alive.
-        nursery.cancel_scope.cancel()
+    # From here on signals are heard, before anybody is told that the mount answers.
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, signals)
+            nursery.start_soon(_renew_lease, store, operations)
+            if session is not None:
+                nursery.start_soon(session.run)
+            on_ready()
+            await pyfuse3.main()
+            if session is not None:
+                try:
+                    await session.finish()
+                except YesterError as error:
+                    failure = error  # raised below: what leaves a nursery is a group
+            # It returns after an unmount from outside as well: without this the signal task would keep the process alive.
+            nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
 
@@ -198,10 +204,9 @@ async def _renew_lease(store: Store, operations: _Reads) -> None:
             store.renew_lease()
 
 
-async def _end_on_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for _ in signals:
-            pyfuse3.terminate()
+async def _end_on_signal(signals: AsyncIterator[int]) -> None:
+    async for _ in signals:
+        pyfuse3.terminate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +215,8 @@ class Unmounted:
 
     mount: MountedAt
     was_dead: bool
+    live_number: int = 0
+    """Of a live folder: its number in the store, if it could be asked."""
 
 
 def unmount(path: Path, *, lazy: bool = False) -> Unmounted:
@@ -226,7 +233,9 @@ def unmount(path: Path, *, lazy: bool = False) -> Unmounted:
         message = f"{path} is not a yester mount; nothing was unmounted"
         raise NotFoundError(message, hint="`findmnt -t fuse.yester` lists those there are")
     is_dead = not lazy and there.is_dead()
+    number = 0
     if there.live_name and not lazy and not is_dead:
+        number = _live_number(there.path)
         _commit(there.path)
     _fusermount(there.path, lazy=lazy or is_dead)
     give_up = time.monotonic() + _UNMOUNT_WAIT_S
@@ -235,18 +244,35 @@ def unmount(path: Path, *, lazy: bool = False) -> Unmounted:
             message = f"{path} was told to unmount, but is still there after {_UNMOUNT_WAIT_S:.0f} seconds"
             raise BusyError(message, hint=f"see what uses it with `fuser -vm {path}`")
         time.sleep(0.02)
-    return Unmounted(there, is_dead)
+    return Unmounted(there, is_dead, number)
 
 
-def wait_until_stored(there: MountedAt, on_wait: Callable[[str], None]) -> bool:
+def wait_until_stored(ended: Unmounted, on_wait: Callable[[str], None]) -> bool | None:
     """Wait until the process that served a live folder has ended. Returns whether a version holds all that was changed.
 
-    `on_wait` is called once, with who it is, if there is something to wait for.
+    Of an encrypted store that cannot be told without its key, which nobody is asked for: None then. `on_wait` is called once, with who
+    it is, if there is something to wait for.
     """
-    with Store.open(there.store) as store:
+    there = ended.mount
+    try:
+        store = Store.open(there.store)
+    except LockedError:
+        if ended.live_number:
+            with folder_lock(there.store, ended.live_number, on_wait):
+                pass
+        return None
+    with store:
         folders = LiveFolders(store.environment)
         with folders.lock(folders.load_head(there.live_name), on_wait):
             return waiting(folders.load(there.live_name)) == (0, 0)
+
+
+def _live_number(mount_point: Path) -> int:
+    """The number of the live folder that is mounted there; 0 if it does not tell."""
+    try:
+        return msgspec.json.decode(os.getxattr(mount_point, STATUS_XATTR), type=LiveStatus).number
+    except (OSError, msgspec.DecodeError):
+        return 0
 
 
 def _commit(mount_point: Path) -> None:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from queue import Queue
 from typing import Protocol, Self
 
-from yester.core.ids import ChunkId, chunk_id
+from yester.core.ids import ChunkId
 from yester.errors import CorruptionError, FormatError, StoreAccessError, SweptError, YesterError
 from yester.store.damage import find_damaged, heal
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
@@ -53,6 +53,14 @@ class ChunkSource(Protocol):
         Raises:
             CorruptionError: the store does not hold it, or not the right bytes.
         """
+        ...
+
+
+class NamingSource(ChunkSource, Protocol):
+    """A chunk source that can also tell whether it has given bytes."""
+
+    def chunk_id(self, data: bytes | memoryview) -> ChunkId:
+        """What these bytes are called there, whether they are stored or not."""
         ...
 
 
@@ -104,7 +112,7 @@ class ChunkReader:
 
     def __init__(self, environment: Environment, *, cache_bytes: int = CACHE_BYTES, read_ahead: bool = False) -> None:
         self._environment = environment
-        self._codec = Codec()
+        self._codec = Codec(environment.key)
         self._cache: OrderedDict[int, _DecodedSegment] = OrderedDict()
         self._cache_bytes_max = cache_bytes
         self._cache_bytes = 0
@@ -124,11 +132,15 @@ class ChunkReader:
         data = segment.payload[segment.bounds[place] : segment.bounds[place + 1]] if place + 1 < len(segment.bounds) else _NOTHING
         found = segment.hashes.get(place)
         if found is None:
-            found = segment.hashes[place] = chunk_id(data)
+            found = segment.hashes[place] = self._environment.name_chunk(data)
         if found != chunk:
             message = f"chunk {chunk.hex()} in segment {location.segment} of {self._environment.path} is damaged"
             raise CorruptionError(message, hint="run `yester check --read-data` to see which files it belongs to")
         return data
+
+    def chunk_id(self, data: bytes | memoryview) -> ChunkId:
+        """See `NamingSource`."""
+        return self._environment.name_chunk(data)
 
     def _locate(self, chunk: ChunkId) -> Location:
         stored = self._environment.get(Table.CHUNKS, chunk)
@@ -166,7 +178,7 @@ def _decode_segment(environment: Environment, view: ReadTransaction, codec: Code
     stored = view.get(Table.SEGMENTS, segment_key(number))
     if stored is None:
         return None
-    header = parse_header(stored)
+    header = parse_header(stored, environment.key)
     segment = _DecodedSegment(memoryview(codec.decode(stored, header)), header.bounds, {})
     environment.release_pages(len(stored))
     return segment
@@ -177,7 +189,7 @@ class _ReadAhead:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._codec = Codec()
+        self._codec = Codec(environment.key)
         self._last = 0
         self._next: tuple[int, Future[_DecodedSegment | None]] | None = None
 
@@ -200,7 +212,7 @@ class _ReadAhead:
         if segment is None:
             return None
         for place, (start, end) in enumerate(pairwise(segment.bounds)):
-            segment.hashes[place] = chunk_id(segment.payload[start:end])
+            segment.hashes[place] = self._environment.name_chunk(segment.payload[start:end])
         return segment
 
 
@@ -305,7 +317,7 @@ class ChunkWriter:
         Raises:
             StoreFullError, StoreAccessError, CorruptionError, SweptError: an earlier batch could not be committed.
         """
-        chunk = chunk_id(data)
+        chunk = self._environment.name_chunk(data)
         if not self._can_rely_on(chunk, kind) or self._is_damaged(chunk):
             segment = self._open[kind]
             self._pending.add(chunk)
@@ -350,7 +362,7 @@ class ChunkWriter:
             location = view.get(Table.CHUNKS, chunk)
             segment = view.get(Table.SEGMENTS, segment_key(unpack_location(location).segment)) if location is not None else None
             try:
-                return segment is None or parse_header(segment).kind is not Kind.TREE
+                return segment is None or parse_header(segment, self._environment.key).kind is not Kind.TREE
             except (CorruptionError, FormatError):
                 return False  # `doubt` is what tells damage
 
@@ -403,7 +415,7 @@ class ChunkWriter:
         try:
             codec: Codec | None = getattr(self._codecs, "codec", None)
             if codec is None:
-                codec = self._codecs.codec = Codec()
+                codec = self._codecs.codec = Codec(self._environment.key)
             return codec.encode(kind, chunks) if chunks else b""
         finally:
             self._uncompressed.release()

@@ -12,12 +12,15 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from yester.errors import CorruptionError, StoreAccessError, StoreFullError
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import MAP_BYTES, Environment, Table, verify_data_file
 from yester.store.store import COMPACT_FOLDER, Store, use_alone
+
+if TYPE_CHECKING:
+    from yester.store.slots import Unlock
 
 
 class Compacted(NamedTuple):
@@ -27,14 +30,16 @@ class Compacted(NamedTuple):
     after_bytes: int
 
 
-def compact(path: Path, *, map_bytes: int = MAP_BYTES) -> Compacted:
+def compact(path: Path, *, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" = None) -> Compacted:
     """Make the data file of the store in `path` as small as what is in it; durable on return. 300 MB/s.
+
+    `unlock` as for `Store.open`.
 
     Raises:
         BusyError: some process has the store open. StoreFullError: no room for the new file beside the old one.
         CorruptionError: the new file is not as the old one. In each case nothing was changed.
     """
-    Store.open(path, map_bytes=map_bytes).close()  # says what is wrong with it, and clears up
+    Store.open(path, map_bytes=map_bytes, unlock=unlock).close()  # says what is wrong with it, and clears up
     with use_alone(path), Environment(path, map_bytes=map_bytes) as environment:
         with environment.read() as view:
             needed_bytes = view.used_pages() * environment.page_bytes

@@ -11,11 +11,12 @@ Threads: reading on any; changes of one folder are applied by one thread at a ti
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from yester.core.extents import Extent
-from yester.core.records import Snapshot
+from yester.core.records import Snapshot, is_valid_name
 from yester.errors import BusyError, ConflictError, CorruptionError, FormatError, NotFoundError
 from yester.store.lmdb import TOUCHED_BYTES, Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.locks import file_lock
@@ -28,8 +29,6 @@ REMOVED = 0
 _FOLDER_BYTES, _NUMBER_BYTES = 4, 8
 _NODE_KEY_BYTES = _FOLDER_BYTES + _NUMBER_BYTES
 _FOLDERS_MAX = 2**32 - 1
-_NAME_BYTES_MAX = 511
-"""LMDB has no longer keys."""
 
 
 class LiveHead(msgspec.Struct, frozen=True, array_like=True):
@@ -148,17 +147,17 @@ class LiveFolders:
             CorruptionError: its batch does not have them.
         """
         with self._environment.read() as view:
-            batch = view.get(Table.LIVE_BATCHES, _row_key(head.number, extent.batch))
-            if batch is None or len(batch) < extent.position + extent.length:
+            part = view.get_part(Table.LIVE_BATCHES, _row_key(head.number, extent.batch), extent.position, extent.length)
+            if part is None:
                 message = f"batch {extent.batch} of live folder {head.number} lacks bytes that a file needs"
                 raise CorruptionError(message, hint="run `yester check`")
-            data = bytes(batch[extent.position : extent.position + extent.length])
+            data = bytes(part)
         self._environment.release_pages(extent.length + TOUCHED_BYTES)
         return data
 
     def lock(self, head: LiveHead, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold the right to use a folder, which one process at a time may; see `file_lock`."""
-        return file_lock(self._environment.path / f"live-{head.number}.lock", on_busy)
+        return folder_lock(self._environment.path, head.number, on_busy)
 
     def holder(self, head: LiveHead) -> str:
         """Who uses a folder, as `file_lock` says it; nothing if nobody does."""
@@ -196,10 +195,15 @@ class LiveFolders:
         self._environment.write(apply)
 
 
+def folder_lock(store: Path, number: int, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
+    """As `LiveFolders.lock`, of the folder of a number in a store that need not be open."""
+    return file_lock(store / f"live-{number}.lock", on_busy)
+
+
 def iter_names(view: ReadTransaction) -> Iterator[str]:
     """The names of all live folders, sorted; none where a store of an earlier release, which has no table of them, is only read."""
     if view.has_table(Table.LIVE_FOLDERS):
-        for name, _ in view.iterate(Table.LIVE_FOLDERS):
+        for name in sorted(name for name, _ in view.iterate(Table.LIVE_FOLDERS)):
             yield name.decode("utf-8", "surrogateescape")
 
 
@@ -215,15 +219,15 @@ def load_rows(view: ReadTransaction, name: str) -> LiveRows:
         numbers = [_number(bytes(value[at : at + _NUMBER_BYTES])) for at in range(0, 3 * _NUMBER_BYTES, _NUMBER_BYTES)]
         extent = Extent(_number(key[_NUMBER_BYTES:]), *numbers)
         rows.extents.setdefault(_number(key[:_NUMBER_BYTES]), []).append(extent)
-    for key, value in _rows(view, Table.LIVE_BATCHES, head):
-        rows.batch_bytes[_number(key)] = len(value)
+    for key, size in view.iterate_sizes(Table.LIVE_BATCHES, _folder_key(head.number)):
+        rows.batch_bytes[_number(key[_FOLDER_BYTES:])] = size
     _judge_extents(rows)
     return rows
 
 
 def _load_head(view: ReadTransaction, name: str) -> LiveHead:
     key = _name_key(name)
-    is_key = 0 < len(key) <= _NAME_BYTES_MAX and view.has_table(Table.LIVE_FOLDERS)
+    is_key = is_valid_name(key) and view.has_table(Table.LIVE_FOLDERS)
     value = view.get(Table.LIVE_FOLDERS, key) if is_key else None
     if value is None:
         message = f"there is no live folder {name!r} in the store"

@@ -16,17 +16,23 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
 import lmdb
 
+from yester.core.ids import NameChunk, chunk_id
 from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.store.datafile import DATA_FILE, check_data_file
+
+if TYPE_CHECKING:
+    from yester.store.keys import StoreKey
+    from yester.store.sealing import RowForm
+    from yester.store.summary import SnapshotSummary
 
 MAP_BYTES = 1 << 40
 """Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
@@ -69,19 +75,65 @@ _FIRST_TABLES = {Table.META, Table.SEGMENTS, Table.CHUNKS, Table.SNAPSHOTS, Tabl
 
 
 class ReadTransaction:
-    """A consistent view of the whole store. Values are memory of the map: valid until the transaction ends."""
+    """A consistent view of the whole store. Values are memory of the map: valid until the transaction ends.
+
+    In an encrypted store most rows are sealed (`store.sealing`). They are opened here, so to everybody else they look alike; but what is
+    sealed of keys, names, has no order, and a prefix ends where a name does. A row that is damaged, or was not sealed where it is,
+    has the empty value.
+    """
 
     def __init__(self, environment: "Environment", transaction: "lmdb.Transaction") -> None:
         self._environment = environment
         self._transaction: Final = transaction
         self._handles: Final = environment.handles
+        self._forms: Final = environment.row_forms
 
     def get(self, table: Table, key: bytes) -> memoryview | None:
         """The value, or None."""
-        return self._transaction.get(key, db=self._handles[table])  # type: ignore[return-value]  # views, as `buffers` is set
+        form = self._forms.get(table)
+        if form is None:
+            return self.get_stored(table, key)
+        stored_key = form.stored_key(key)
+        stored = self.get_stored(table, stored_key)
+        return None if stored is None else form.open(stored_key, stored)
+
+    def get_part(self, table: Table, key: bytes, start: int, length: int) -> memoryview | None:
+        """So many bytes of a value, from `start` on; None if there is no value, or it is not so long. No more of it is read."""
+        form = self._forms.get(table)
+        stored_key = key if form is None else form.stored_key(key)
+        stored = self.get_stored(table, stored_key)
+        if stored is None or (len(stored) if form is None else form.value_bytes(stored)) < start + length:
+            return None
+        part = stored[start : start + length] if form is None else form.open_part(stored_key, stored, start, length)
+        return part if len(part) == length else None
+
+    def get_stored(self, table: Table, stored_key: bytes) -> memoryview | None:
+        """The value of a row as it is stored, sealed or not; or None."""
+        return self._transaction.get(stored_key, db=self._handles[table])  # type: ignore[return-value]  # views, as `buffers` is set
+
+    def iterate_stored(self, table: Table) -> Iterator[tuple[bytes, memoryview]]:
+        """All rows as they are stored, sealed or not, in byte order of their keys."""
+        with self._transaction.cursor(db=self._handles[table]) as cursor:
+            for key, value in cursor:
+                yield bytes(key), value  # type: ignore[misc]  # views, as `buffers` is set
+
+    def iterate_sizes(self, table: Table, prefix: bytes) -> Iterator[tuple[bytes, int]]:
+        """Keys that start with `prefix` and how long their values are, which are not read."""
+        form = self._forms.get(table)
+        with self._transaction.cursor(db=self._handles[table]) as cursor:
+            start = prefix if form is None else form.stored_key(prefix)
+            found = cursor.set_range(start) if start else cursor.first()
+            while found and (key := bytes(cursor.key())).startswith(start):
+                if form is None:
+                    yield key, len(cursor.value())
+                else:
+                    yield form.shown_key(key), form.value_bytes(cursor.value())  # type: ignore[arg-type]  # a view
+                found = cursor.next()
 
     def iterate(self, table: Table, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, memoryview]]:
         """Keys that start with `prefix` and their values, in (reverse) byte order of the keys."""
+        form = self._forms.get(table)
+        prefix = prefix if form is None else form.stored_key(prefix)
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             if not reverse:
                 found = cursor.set_range(prefix) if prefix else cursor.first()
@@ -94,29 +146,33 @@ class ReadTransaction:
                 key = bytes(cursor.key())
                 if not key.startswith(prefix):
                     return
-                yield key, cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
+                yield _row(form, key, cursor)
                 found = cursor.prev() if reverse else cursor.next()
 
     def iterate_from(self, table: Table, start: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """Keys not before `start` and their values, in byte order of the keys."""
+        form = self._forms.get(table)
+        start = start if form is None else form.stored_key(start)
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             found = cursor.set_range(start) if start else cursor.first()
             while found:
-                yield bytes(cursor.key()), cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
+                yield _row(form, bytes(cursor.key()), cursor)
                 found = cursor.next()
 
     def iterate_back_from(self, table: Table, start: bytes) -> Iterator[tuple[bytes, memoryview]]:
         """Keys not after `start` and their values, in reverse byte order of the keys."""
+        form = self._forms.get(table)
+        start = start if form is None else form.stored_key(start)
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             found = cursor.set_range(start)
             if not found or bytes(cursor.key()) != start:
                 found = cursor.prev() if found else cursor.last()
             while found:
-                yield bytes(cursor.key()), cursor.value()  # type: ignore[misc]  # views, as `buffers` is set
+                yield _row(form, bytes(cursor.key()), cursor)
                 found = cursor.prev()
 
     def last_key(self, table: Table) -> bytes | None:
-        """The greatest key, or None in an empty table."""
+        """The greatest key, or None in an empty table. For tables whose keys are not sealed."""
         with self._transaction.cursor(db=self._handles[table]) as cursor:
             return bytes(cursor.key()) if cursor.last() else None
 
@@ -139,6 +195,11 @@ class WriteTransaction(ReadTransaction):
 
     def put(self, table: Table, key: bytes, value: bytes, *, append: bool = False) -> None:
         """Set a value; `append` says that the key is after all others, which is faster."""
+        form = self._forms.get(table)
+        if form is not None:
+            key = form.stored_key(key)
+            value = form.seal(key, value)
+            self._count(table, key, value)
         self._transaction.put(key, value, db=self._handles[table], append=append)
 
     def looked_at(self, rows: int) -> None:
@@ -147,7 +208,23 @@ class WriteTransaction(ReadTransaction):
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Remove a key; False if it was not there."""
+        form = self._forms.get(table)
+        if form is not None:
+            key = form.stored_key(key)
+            self._count(table, key, None)
         return bool(self._transaction.delete(key, db=self._handles[table]))
+
+    def _count(self, table: Table, stored_key: bytes, stored: bytes | None) -> None:
+        """Keep the summary of snapshots true when a row, as stored, is about to be set or to be removed."""
+        summary = self._environment.summary
+        if summary is not None and table in summary.tables:
+            summary.count(self, table, stored_key, stored)
+
+
+def _row(form: "RowForm | None", key: bytes, cursor: "lmdb.Cursor") -> tuple[bytes, memoryview]:
+    """The row a cursor is at."""
+    stored: memoryview = cursor.value()  # type: ignore[assignment]  # views, as `buffers` is set
+    return (key, stored) if form is None else (form.shown_key(key), form.open(key, stored))
 
 
 class _MapUse:
@@ -212,6 +289,12 @@ class Environment:
         """
         self.path = path
         self.readonly = readonly
+        self.key: StoreKey | None = None
+        """Of an encrypted store, once it is unlocked (`Store.open`)."""
+        self.row_forms: Mapping[Table, RowForm] = {}
+        self.summary: SnapshotSummary | None = None
+        self.name_chunk: NameChunk = chunk_id
+        """What gives bytes their id in this store."""
         self._writing: Final = threading.Lock()
         self._map_use: Final = _MapUse()
         self._background: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")  # starts at its first use
@@ -340,7 +423,11 @@ class Environment:
                 raise
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        """A copy of one value as of now, or None. Half the cost of a `read()` for it: 2 µs."""
+        """A copy of one value as of now, or None. Half the cost of a `read()` for it, if it is not sealed: 2 µs."""
+        if table in self.row_forms:
+            with self.read() as view:
+                opened = view.get(table, key)
+                return None if opened is None else bytes(opened)
         try:
             with self._env.begin() as transaction:
                 return transaction.get(key, db=self.handles[table])

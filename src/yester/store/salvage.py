@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reading a damaged data file by its bytes alone: every row that can still be found, whatever has become of the pages around it.
 
-Never hands the file to LMDB, which may crash on it. Rows come from two places:
+Never hands the file to LMDB, which may crash on it. Rows of an encrypted store come as they are stored, sealed. Rows come from two places:
 
 1. The trees of the newest usable meta page, walked from their roots. A page that is not what the walk expects is left out, with all that
    only it leads to, and the walk goes on beside it. Two meta pages may be usable; where the newer one leads to nothing, the older is tried.
@@ -21,12 +21,16 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 from yester.errors import StoreAccessError
 from yester.store.datafile import DATA_FILE
-from yester.store.segments import HEADER_BYTES, stored_length
+from yester.store.segments import HEADER_BYTES, begins_as_segment, segment_length
+
+if TYPE_CHECKING:
+    from yester.store.keys import StoreKey
 
 PAGE_BYTES = 4096
 """What LMDB takes on all machines that we know of; believed where both meta pages are unreadable."""
@@ -146,12 +150,12 @@ class DataFile:
                 if value is not None:
                     yield Row(node.key, value, number)
 
-    def iter_stray_segments(self) -> Iterator[bytes]:
-        """Runs of pages that begin as a segment does and that no walk came by, with the length that the segment states."""
+    def iter_stray_segments(self, key: "StoreKey | None") -> Iterator[bytes]:
+        """Segments of a store with this key that begin a page and that no walk came by, with the length that they state."""
         self._leave_out_free_pages()
         for number in range(2, self._pages):
             at = number * self.page_bytes + _PAGE.size
-            length = 0 if self._is_used[number] else stored_length(self._read(at, HEADER_BYTES))
+            length = 0 if self._is_used[number] else segment_length(partial(self._read, at), key)
             if 0 < length <= VALUE_BYTES_MAX and at + length <= self._size:
                 yield self._read(at, length)
 
@@ -276,7 +280,7 @@ class DataFile:
         if not 2 <= first <= self._pages - count or any(self._is_used[first : first + count]):
             return None
         start = first * self.page_bytes + _PAGE.size
-        if is_stray and stored_length(self._read(start, HEADER_BYTES)):
+        if is_stray and begins_as_segment(self._read(start, HEADER_BYTES)):
             return None  # see `iter_stray_segments`
         value = self._read(start, node.low)
         if len(value) < node.low:

@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 from blake3 import blake3
 
-from yester.core.chunking import ChunkParams
+from yester.core.chunking import ChunkParams, secret_params
 from yester.core.ids import ChunkId, SnapshotId, snapshot_id
 from yester.core.records import (
     RECORD_VERSION,
@@ -45,7 +45,7 @@ from yester.errors import (
     ConflictError,
     CorruptionError,
     FormatError,
-    LimitError,
+    LockedError,
     NotFoundError,
     StoreAccessError,
     StoreFullError,
@@ -68,9 +68,22 @@ from yester.store.lmdb import (
     verify_data_file,
 )
 from yester.store.locks import file_lock, shared_lock
+from yester.store.parameters import (
+    ENCRYPTED_VERSION,
+    FORMAT_KEY,
+    PLAIN_VERSION,
+    SALT_BYTES,
+    SLOT_PREFIX,
+    Encryption,
+    Parameters,
+    decode_parameters,
+    encode_parameters,
+)
 
-FORMAT_VERSION = 1
-FORMAT_KEY = b"format"
+if TYPE_CHECKING:
+    from yester.store.keys import StoreKey
+    from yester.store.slots import LockedStore, Unlock
+
 GENERATION_KEY = b"snapshots_generation"
 _BACKUP_LOCK_FILE = "backup.lock"
 _PRUNE_LOCK_FILE = "prune.lock"
@@ -81,21 +94,15 @@ _LIVE_LOCK = re.compile(r"live-[0-9]+\.lock")
 _STORE_BYTES_MIN = 2 * 4096
 """LMDB begins a data file with two pages, of at least so many bytes; a full disk may have had room for only one."""
 _PLENTY_BYTES = 1 << 30
+_AFTER_ALL_TIMES = b"\0" + b"\xff" * 9
+"""After a source's name, this is behind all its keys, and before those of any other source."""
 _RESERVE_FILE = "reserve"
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Room for some transactions that remove things: LMDB needs new pages for that, too, and a full disk has none."""
 _FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE, _PRUNE_LOCK_FILE, _USE_LOCK_FILE, _RESERVE_FILE, IDENTITY_FILE}
 
 _log = logging.getLogger(__name__)
-
-
-class Parameters(msgspec.Struct, frozen=True, array_like=True):
-    """Fixed when a store is made. `store_id` is random and tells stores apart, wherever they are mounted."""
-
-    version: int
-    store_id: bytes
-    created_ns: int
-    chunking: ChunkParams = ChunkParams()
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,9 @@ class Store:
         self.path = path
         self.environment = environment
         self.parameters = parameters
+        key = environment.key
+        self.chunking = parameters.chunking if key is None else secret_params(parameters.chunking, key.cutting_secret())
+        """How files are cut, with the secret of an encrypted store."""
         self._resources = resources
         self._lease: HeldLease | None = None
         if not environment.readonly:
@@ -133,10 +143,19 @@ class Store:
             resources.callback(self._lease.release)
 
     @classmethod
-    def create(cls, path: Path, *, chunking: ChunkParams | None = None, map_bytes: int = MAP_BYTES) -> Self:
-        """Make a store in `path`, a missing or empty directory, and open it.
+    def create(
+        cls,
+        path: Path,
+        *,
+        chunking: ChunkParams | None = None,
+        map_bytes: int = MAP_BYTES,
+        passphrase: str | None = None,
+        encryption: Encryption | None = None,
+    ) -> Self:
+        """Make a store in `path`, a missing or empty directory, and open it. With a passphrase it is encrypted.
 
-        A crash in between leaves a directory in which `create` works again.
+        `encryption` says what a guess at the passphrase costs, if not what it does by default. A crash in between leaves a directory in
+        which `create` works again.
 
         Raises:
             ConflictError: there is a store, or something else, at `path`.
@@ -155,7 +174,10 @@ class Store:
         try:
             # Two that make a store here at once: the second must not take the file that the first has just begun for a remnant.
             fcntl.flock(handle, fcntl.LOCK_EX)
-            store = cls._create_alone(path, chunking or ChunkParams(), map_bytes)
+            kdf = None if passphrase is None else encryption or Encryption(os.urandom(SALT_BYTES))
+            version = PLAIN_VERSION if kdf is None else ENCRYPTED_VERSION
+            parameters = Parameters(version, os.urandom(16), time.time_ns(), chunking or ChunkParams(), kdf)
+            store = cls._create_alone(path, parameters, passphrase, map_bytes)
         finally:
             os.close(handle)
         try:
@@ -167,7 +189,7 @@ class Store:
         return store
 
     @classmethod
-    def _create_alone(cls, path: Path, chunking: ChunkParams, map_bytes: int) -> Self:
+    def _create_alone(cls, path: Path, parameters: Parameters, passphrase: str | None, map_bytes: int) -> Self:
         """As `create`, in a directory in which nobody else makes a store meanwhile."""
         names = _list_store(path) or set()
         if not all(name in _FILES or name in (LEASES_FOLDER, COMPACT_FOLDER) or _LIVE_LOCK.fullmatch(name) for name in names):
@@ -175,15 +197,17 @@ class Store:
             raise ConflictError(message, hint="name a missing or empty folder with --store")
         if _is_unfinished(path, names):
             (path / DATA_FILE).unlink(missing_ok=True)
+        put_first_slot = None if passphrase is None else _first_slot(parameters, passphrase)
         with ExitStack() as resources:
             resources.enter_context(_use(path))
             environment = resources.enter_context(Environment(path, create=True, map_bytes=map_bytes))
-            parameters = new_parameters(chunking)
 
             def put_format(transaction: WriteTransaction) -> bool:
                 if transaction.get(Table.META, FORMAT_KEY) is not None:
                     return False
                 transaction.put(Table.META, FORMAT_KEY, encode_parameters(parameters))
+                if put_first_slot is not None:
+                    put_first_slot(environment, transaction)
                 return True
 
             if not environment.write(put_format):
@@ -193,13 +217,16 @@ class Store:
             return cls(path, environment, parameters, resources.pop_all())
 
     @classmethod
-    def open(cls, path: Path, *, readonly: bool = False, map_bytes: int = MAP_BYTES) -> Self:
+    def open(cls, path: Path, *, readonly: bool = False, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" = None) -> Self:
         """Open the store in `path`: for reading and writing, unless `readonly` or this user may not write there.
+
+        `unlock` is asked for the key if the store is encrypted. Where its snapshots are not those that were recorded, that is logged
+        (not with `readonly`).
 
         Raises:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
-            CorruptionError: damaged beyond opening, or a copy that is not whole. StoreAccessError: the operating system refuses.
-            BusyError: it is being compacted or repaired.
+            LockedError: encrypted, and there is no key. CorruptionError: damaged beyond opening, or a copy that is not whole.
+            StoreAccessError: the operating system refuses. BusyError: it is being compacted or repaired.
         """
         names = _list_store(path)
         if names and _is_unfinished(path, names):
@@ -207,6 +234,7 @@ class Store:
         if names and DATA_FILE not in names:
             message = f"{path} is a folder with other things in it, not a store"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
+        is_helper = readonly  # whoever wants no more than to read is told by another who has opened it, as processes of a restore are
         readonly = readonly or (names is not None and not os.access(path, os.W_OK))
         with ExitStack() as resources:
             if names:
@@ -222,7 +250,32 @@ class Store:
                     shutil.rmtree(path / COMPACT_FOLDER, ignore_errors=True)
             with environment.read() as view:
                 parameters = _read_parameters(view, path)
-            return cls(path, environment, parameters, resources.pop_all())
+            if parameters.encryption is not None:
+                use_key(environment, ask_for_key(environment, parameters, unlock))
+            store = cls(path, environment, parameters, resources.pop_all())
+        if not is_helper and (problem := store.snapshots_problem()):
+            _log.warning("%s", problem)
+        return store
+
+    @classmethod
+    def read_locked(cls, path: Path) -> "LockedStore | None":
+        """What can be read of the store in `path` without its key; None if it is plain. Nothing of it stays open.
+
+        Raises:
+            As `open`.
+        """
+        locked: list[LockedStore] = []
+
+        def note(found: "LockedStore") -> "StoreKey":
+            locked.append(found)
+            message = "only its slots are wanted"
+            raise LockedError(message)
+
+        try:
+            cls.open(path, readonly=True, unlock=note).close()
+        except LockedError:
+            return locked[0]
+        return None
 
     def close(self) -> None:
         """End all use; readers and writers of this store must be finished."""
@@ -257,6 +310,40 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def chunk_id(self, data: bytes | memoryview) -> ChunkId:
+        """What this store calls these bytes, whether it has them or not."""
+        return self.environment.name_chunk(data)
+
+    def snapshots_problem(self) -> str:
+        """What is wrong with the list of snapshots of an encrypted store, if somebody without its key has changed it; else nothing.
+
+        2 µs a snapshot. One that is damaged or forged is told of when it is read; this is about rows that are gone, or are as they were.
+        """
+        summary = self.environment.summary
+        if summary is None:
+            return ""
+        with self.environment.read() as view:
+            if summary.is_right(view):
+                return ""
+        return (
+            f"the snapshots in {self.path} are not those that were recorded: one was taken away, or put back as it was earlier, "
+            "by damage or by somebody without the key; `yester key accept` takes them as they are"
+        )
+
+    def changes(self) -> int:
+        """How often the snapshots of an encrypted store were changed: it never becomes less. 0 for a plain store."""
+        summary = self.environment.summary
+        if summary is None:
+            return 0
+        with self.environment.read() as view:
+            found = summary.load(view)
+        return found.changes if found is not None else 0
+
+    def accept_snapshots(self) -> None:
+        """Take the snapshots of an encrypted store as they are from now on, see `snapshots_problem`; durable on return."""
+        if self.environment.summary is not None:
+            self.environment.write(self.environment.summary.begin)
 
     def reader(self, *, read_ahead: bool = False) -> ChunkReader:
         """A new chunk reader, for one thread. `read_ahead` takes a second one for those that read much in order."""
@@ -298,8 +385,8 @@ class Store:
             while (key := next((key for key, _ in view.iterate_from(Table.SNAPSHOTS, start)), None)) is not None:
                 source = key.split(b"\0", 1)[0]
                 names.append(source.decode("utf-8", "surrogateescape"))
-                start = source + b"\1"
-        return names
+                start = source + _AFTER_ALL_TIMES
+        return sorted(names)
 
     def snapshots(self, source: str | None = None) -> list[StoredSnapshot]:
         """All snapshots, or those of one source, by source name and then oldest first. 10,000 take about 30 ms.
@@ -309,7 +396,7 @@ class Store:
         """
         prefix = _source_prefix(source) if source is not None else b""
         with self.environment.read() as view:
-            return list(_readable(view.iterate(Table.SNAPSHOTS, prefix)))
+            return _by_source(_readable(view.iterate(Table.SNAPSHOTS, prefix)), lambda stored: stored)
 
     def latest_snapshot(self, source: str) -> StoredSnapshot | None:
         """The newest snapshot of a source; None if it has none. O(1)."""
@@ -407,7 +494,7 @@ class Store:
     def forgotten_snapshots(self) -> list[ForgottenSnapshot]:
         """All snapshots that were forgotten and can be had back, by source name and then oldest first."""
         with self.environment.read() as view:
-            return [forgotten for _, forgotten in iter_forgotten(view)]
+            return _by_source((forgotten for _, forgotten in iter_forgotten(view)), lambda forgotten: forgotten.stored)
 
     def pin(self, id_: SnapshotId, *, now_ns: int, message: str = "") -> None:
         """Keep a snapshot from being forgotten; durable on return.
@@ -554,8 +641,8 @@ def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSna
     base = snapshot_name(snapshot.time_ns)
     second = snapshot.time_ns - snapshot.time_ns % 10**9
     start, end = prefix + _time_key(second), prefix + _time_key(second + 10**9)
-    of_that_second = takewhile(lambda item: item[0] < end, transaction.iterate_from(Table.SNAPSHOTS, start))
-    forgotten = takewhile(lambda item: item[0] < end, iter_forgotten(transaction, start))
+    of_that_second = takewhile(lambda item: start <= item[0] < end, transaction.iterate_from(Table.SNAPSHOTS, start))
+    forgotten = takewhile(lambda item: start <= item[0] < end, iter_forgotten(transaction, start))
     taken = {found.snapshot.name for found in _readable(of_that_second)} | {found.stored.snapshot.name for _, found in forgotten}
     name, number = base, 1
     while name in taken:
@@ -571,6 +658,56 @@ def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSna
     transaction.put(Table.SNAPSHOT_IDS, id_, key)
     _count_generation(transaction)
     return StoredSnapshot(id_, named)
+
+
+def use_key(environment: Environment, key: "StoreKey") -> None:
+    """Have transactions of an encrypted store seal and open its rows from now on, and its chunks get the ids they have there."""
+    from yester.store.sealing import row_forms  # noqa: PLC0415 (ciphers take 20 ms to import, and plain stores need none)
+    from yester.store.summary import SnapshotSummary  # noqa: PLC0415
+
+    environment.key = key
+    environment.row_forms = row_forms(key)
+    environment.summary = SnapshotSummary(key)
+    environment.name_chunk = key.name_chunk()
+
+
+def _first_slot(parameters: Parameters, passphrase: str) -> Callable[[Environment, WriteTransaction], None]:
+    """What makes a new store one that the passphrase opens, in the transaction that puts its parameters; it may be called again."""
+    from yester.store.keys import StoreKey  # noqa: PLC0415 (as in `use_key`)
+    from yester.store.slots import passphrase_secret, put_slot  # noqa: PLC0415
+
+    assert parameters.encryption is not None
+    secret = passphrase_secret(passphrase, parameters.encryption)
+    key = StoreKey.random()
+
+    def put(environment: Environment, transaction: WriteTransaction) -> None:
+        use_key(environment, key)
+        put_slot(transaction, key, secret, "")
+        assert environment.summary is not None
+        environment.summary.begin(transaction)
+
+    return put
+
+
+def ask_for_key(environment: Environment, parameters: Parameters, unlock: "Unlock | None") -> "StoreKey":
+    """The key of a store whose parameters and slots are in an environment.
+
+    Raises:
+        LockedError: nobody knows it.
+    """
+    from yester.store.slots import LockedStore, read_slots  # noqa: PLC0415 (as in `use_key`)
+
+    if unlock is None:
+        message = f"the store {environment.path} is encrypted, and there is no passphrase or key for it here; nothing was read or changed"
+        raise LockedError(message, hint="unlock it in a terminal, or with --passphrase-file or YESTER_PASSPHRASE")
+    with environment.read() as view:
+        locked = LockedStore(environment.path, parameters, read_slots(view))
+    return unlock(locked)
+
+
+def _by_source(items: Iterable[Item], snapshot_of: Callable[[Item], StoredSnapshot]) -> list[Item]:
+    """By source name, and as they come where that is equal: keys of an encrypted store have sources in any order."""
+    return sorted(items, key=lambda item: snapshot_of(item).snapshot.source.encode("utf-8", "surrogateescape"))
 
 
 def iter_forgotten(view: ReadTransaction, start: bytes = b"") -> Iterator[tuple[bytes, ForgottenSnapshot]]:
@@ -729,43 +866,8 @@ def _read_parameters(view: ReadTransaction, path: Path) -> Parameters:
     record = view.get(Table.META, FORMAT_KEY)
     if record is None:
         raise _unfinished_error(path)
-    try:
-        return decode_parameters(bytes(record))
-    except FormatError as error:
-        message = f"the store {path} cannot be used: {error.message}"
-        raise FormatError(message, hint=error.hint) from error
-    except CorruptionError as error:
-        message = f"the parameters of the store {path} are damaged: {error.message}"
-        raise CorruptionError(
-            message, hint="run `yester repair`, or restore the store from a copy; keep the damaged file until then"
-        ) from error
-
-
-def new_parameters(chunking: ChunkParams | None = None) -> Parameters:
-    """Those of a store that is made now."""
-    return Parameters(FORMAT_VERSION, os.urandom(16), time.time_ns(), chunking or ChunkParams())
-
-
-def encode_parameters(parameters: Parameters) -> bytes:
-    """The value under `FORMAT_KEY`."""
-    return msgspec.msgpack.encode(parameters)
-
-
-def decode_parameters(record: bytes) -> Parameters:
-    """The parameters of a store.
-
-    Raises:
-        CorruptionError: not such a record. FormatError: the store was made by a newer release.
-    """
-    try:
-        version = msgspec.msgpack.decode(record)[0]
-        if version > FORMAT_VERSION:
-            message = f"it has format {version}; this release reads up to {FORMAT_VERSION}; nothing was changed"
-            raise FormatError(message, hint="use a newer yester with this store")
-        parameters = msgspec.msgpack.decode(record, type=Parameters)
-    except (msgspec.DecodeError, ValueError, TypeError, IndexError, KeyError, RecursionError, LimitError) as error:
-        raise CorruptionError(str(error)) from error
-    if version < 1:
-        message = f"there is no format {version}"
-        raise CorruptionError(message)
+    parameters = decode_parameters(record, path)
+    if parameters.encryption is None and next(view.iterate(Table.META, SLOT_PREFIX), None) is not None:
+        message = f"the store {path} says that it is plain, but has key slots: somebody has changed it; nothing was changed now"
+        raise CorruptionError(message, hint="restore the store from a copy; what is written into this one could be read by others")
     return parameters
