@@ -13,6 +13,8 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import Run
+from yester.store.chunks import segment_key
+from yester.store.lmdb import Table
 from yester.store.store import Store
 
 COMMANDS = [
@@ -31,6 +33,7 @@ COMMANDS = [
     "desktop",
     "stats",
     "check",
+    "repair",
 ]
 
 
@@ -261,6 +264,36 @@ def test_stats_and_check_speak_of_the_whole_store(run: Run, folder: Path) -> Non
     assert "1 snapshots hold 18 B" in run("stats").out
     assert run("check", "--read-data").code == 0
     assert run("check", "--json").json["findings"] == []
+
+
+def test_a_sample_is_a_share_of_the_data(run: Run, folder: Path) -> None:
+    run("backup", folder)
+    assert "--seed 3" in run("check", "--sample", "5%", "--seed", "3").out
+    assert run("check", "--sample", "100", "--json").json["read_segments"] == 2
+    for wrong in (["--sample", "0%"], ["--sample", "101"], ["--sample", "nan"], ["--seed", "3"], ["--sample", "5%", "--read-data"]):
+        assert run("check", *wrong).code == 2
+
+
+def test_repair_puts_back_what_it_finds_and_names_what_it_does_not(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("backup", folder)
+    assert run("repair").code == 2
+    assert run("repair", "--no-copy", "--copy-to", tmp_path / "copy").code == 2
+    assert run("repair", "--dry-run").code == 0
+    store = Path(os.environ["YESTER_STORE"])
+    with Store.open(store) as opened:
+        opened.environment.write(lambda transaction: transaction.delete(Table.SEGMENTS, segment_key(1)))
+    (folder / "old" / "bob.txt").write_text("changed")
+    dry = run("repair", "--dry-run")
+    assert dry.code == 3
+    assert "letters:old/bob.txt" in dry.out
+    done = run("repair", "--copy-to", tmp_path / "copy")
+    assert done.code == 3
+    assert "1 from files of this computer" in done.out
+    assert "letters:old/bob.txt" in done.out
+    assert run("check").code == 1
+    assert "no damage but what" in run("check").out
+    again = run("repair", "--no-copy", "--json")
+    assert (again.code, again.json["whole"], again.json["newly_lost"]) == (3, False, 0)
 
 
 def test_restore_copies_out(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ import pytest
 
 from tests.engine.planting import plant
 from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
-from yester.core.content import EMPTY
+from yester.core.content import EMPTY, iter_spans
+from yester.core.ids import ChunkId
 from yester.core.records import ANY_XATTR, RECORD_VERSION, TIME_NS_MAX, Entry, Tree, decode_seen, decode_tree, encode_tree
 from yester.engine.backup import BackupOptions, DryRun, back_up, default_source_name
 from yester.engine.check import check
@@ -31,8 +32,9 @@ from yester.engine.files import FileReader, iter_pieces
 from yester.engine.scan import BackupProgress
 from yester.engine.source import SourceReader, make_entry
 from yester.engine.trees import TreeReader
-from yester.errors import ConflictError, NotFoundError, StoreAccessError, UsageError
+from yester.errors import ConflictError, CorruptionError, NotFoundError, StoreAccessError, UsageError
 from yester.store.chunks import ChunkWriter
+from yester.store.damage import count_damaged, note_damaged
 from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.store import Store, seen_change
 
@@ -487,6 +489,60 @@ def test_moved_files_cost_nothing(sandbox: Sandbox) -> None:
     sandbox.back_up()
     (sandbox.folder / "old").rename(sandbox.folder / "new")
     assert sandbox.back_up().snapshot.added.chunk_bytes < 10_000
+
+
+def lose(sandbox: Sandbox, path: str) -> None:
+    """Note the first chunk of a file as damaged."""
+    chunk = ChunkId(sandbox.entry(path).content[:32])
+    sandbox.store.environment.write(lambda transaction: note_damaged(transaction, chunk, now_ns=sandbox.now_ns))
+
+
+@pytest.mark.parametrize("data", [b"small", random.Random(4).randbytes(12_000)])
+def test_an_unchanged_file_with_damage_is_read_and_stored_again(small_sandbox: Sandbox, data: bytes) -> None:
+    """Its marks say that it need not be; the second has a span list, which is what is lost of it."""
+    before = small_sandbox.write("d/lost", data)
+    small_sandbox.write("d/kept", b"other")
+    os.link(before, small_sandbox.folder / "d" / "twin")
+    first = small_sandbox.back_up()
+    lose(small_sandbox, "d/lost")
+    assert count_damaged(small_sandbox.store.environment) == 1
+    second = small_sandbox.back_up()
+    assert count_damaged(small_sandbox.store.environment) == 0
+    assert small_sandbox.read("d/lost", first) == small_sandbox.read("d/twin", second) == data
+    assert second.snapshot.root.content == first.snapshot.root.content
+    assert check(small_sandbox.store, read_data=True).is_whole
+
+
+def test_a_chunk_below_a_span_list_is_healed(small_sandbox: Sandbox) -> None:
+    data = random.Random(5).randbytes(30_000)
+    small_sandbox.write("big", data)
+    small_sandbox.back_up()
+    content = small_sandbox.entry("big").file_content
+    *_, last = iter_spans(content, small_sandbox.store.reader().read)
+    small_sandbox.store.environment.write(lambda transaction: note_damaged(transaction, last.chunk, now_ns=1))
+    small_sandbox.back_up()
+    assert small_sandbox.read("big") == data
+    assert count_damaged(small_sandbox.store.environment) == 0
+
+
+def test_damage_in_what_is_gone_from_the_source_stays_known(damaged_sandbox: Sandbox) -> None:
+    gone = damaged_sandbox.write("gone", b"gone")
+    damaged_sandbox.write("here", b"here")
+    first = damaged_sandbox.back_up()
+    lose(damaged_sandbox, "gone")
+    gone.unlink()
+    second = damaged_sandbox.back_up()
+    assert second.snapshot.added.new_files == 0
+    assert count_damaged(damaged_sandbox.store.environment) == 1
+    with pytest.raises(CorruptionError, match="found it nowhere"):
+        damaged_sandbox.read("gone", first)
+
+
+def test_where_nothing_is_damaged_no_unchanged_file_is_read_again(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox.write("a", b"1")
+    sandbox.back_up()
+    monkeypatch.setattr(SourceReader, "read_file", None)
+    sandbox.back_up()
 
 
 @pytest.mark.expect_log("is read again")

@@ -6,7 +6,6 @@ import random
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -14,20 +13,36 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.engine.damaging import drop, find_content, flip, flip_chunk, locate, put
 from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Plan, plant, plant_data, plant_deep, publish
 from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
 from yester.core.content import pack_span, unpack_spans
 from yester.core.ids import ChunkId, TreeId, chunk_id
-from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, Snapshot, Tree, encode_snapshot, encode_tree
+from yester.core.records import (
+    RECORD_VERSION,
+    UNTRUSTED,
+    Damaged,
+    Entry,
+    Forgotten,
+    SeenDirectory,
+    Snapshot,
+    Tree,
+    encode_damaged,
+    encode_forgotten,
+    encode_snapshot,
+    encode_tree,
+)
 from yester.engine import check as check_module
-from yester.engine.check import CheckProgress, CheckReport, FindingKind, check, check_path
+from yester.engine.check import Sample, check, check_path
+from yester.engine.check_report import CheckProgress, CheckReport, FindingKind
 from yester.engine.files import FileReader
 from yester.engine.trees import TreeReader
 from yester.errors import YesterError
-from yester.store.chunks import Location, segment_key, unpack_location
+from yester.store.chunks import Location, segment_key
+from yester.store.damage import note_damaged
 from yester.store.lmdb import Table
-from yester.store.segments import Codec, Kind, parse_header
-from yester.store.store import Store, StoredSnapshot, seen_change
+from yester.store.segments import Kind
+from yester.store.store import Store, seen_change
 
 RANDOM = random.Random(1)
 BIG = RANDOM.randbytes(30_000)
@@ -43,43 +58,6 @@ def damaged(make_store: MakeStore) -> Store:
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
-
-
-def put(store: Store, table: Table, key: bytes, value: bytes) -> None:
-    store.environment.write(lambda transaction: transaction.put(table, key, value))
-
-
-def drop(store: Store, table: Table, key: bytes) -> None:
-    assert store.environment.write(lambda transaction: transaction.delete(table, key))
-
-
-def locate(store: Store, chunk: bytes) -> Location:
-    value = store.environment.get(Table.CHUNKS, chunk)
-    assert value is not None
-    return unpack_location(value)
-
-
-def flip(store: Store, table: Table, key: bytes, at: int, mask: int = 0x55) -> None:
-    value = bytearray(store.environment.get(table, key) or b"")
-    value[at] ^= mask
-    put(store, table, key, bytes(value))
-
-
-def flip_chunk(store: Store, chunk: bytes) -> None:
-    """Damage one chunk alone, in a segment that is sound otherwise."""
-    location = locate(store, chunk)
-    key = segment_key(location.segment)
-    stored = store.environment.get(Table.SEGMENTS, key) or b""
-    header = parse_header(stored, None)
-    payload = bytearray(Codec().decode(stored, header))
-    payload[header.bounds[location.place]] ^= 0x55
-    chunks = [bytes(payload[start:end]) for start, end in pairwise(header.bounds)]
-    put(store, Table.SEGMENTS, key, Codec().encode(header.kind, chunks))
-
-
-def find_content(store: Store, stored: StoredSnapshot, path: bytes) -> ChunkId:
-    """The first chunk of a file, or a folder's tree."""
-    return ChunkId(TreeReader(store.reader()).get(stored.snapshot.root, path).content[:32])
 
 
 def kinds(report: CheckReport) -> list[str]:
@@ -550,3 +528,91 @@ def test_check_does_not_keep_a_backup_waiting(sandbox: Sandbox) -> None:
     sandbox.back_up()
     with sandbox.store.backup_lock(lambda _: None):
         assert check(sandbox.store, read_data=True).is_whole
+
+
+# --- samples, forgotten snapshots, damage that is known ------------------------------------------------------------------
+
+
+def _wide_store(make_store: MakeStore) -> Store:
+    """A store with many segments."""
+    store = make_store(may_be_damaged=True)
+    for number in range(12):
+        publish(store, {"a": random.Random(number).randbytes(1_100_000)})
+    return store
+
+
+def test_a_sample_reads_its_share_and_the_same_one_for_the_same_seed(make_store: MakeStore) -> None:
+    store = _wide_store(make_store)
+    segments = check(store, read_data=False).segments
+    one, again = (check(store, read_data=Sample(0.25, 7)) for _ in range(2))
+    assert one == again
+    assert (one.read_segments, one.seed) == (-(-segments // 4), 7)
+    assert 0 < one.read_bytes < check(store, read_data=True).read_bytes
+    assert check(store, read_data=Sample(0.0001, 1)).read_segments == 1
+    assert check(store, read_data=Sample(1.0, 1)).read_segments == segments
+
+
+def test_samples_find_damage_sooner_or_later_and_only_where_they_look(make_store: MakeStore) -> None:
+    store = _wide_store(make_store)
+    flip_chunk(store, find_content(store, store.snapshots("docs")[5], b"a"))
+    found = [not check(store, read_data=Sample(0.2, seed)).is_whole for seed in range(40)]
+    assert True in found
+    assert False in found
+
+
+def test_a_sample_of_an_empty_store_is_empty(store: Store) -> None:
+    assert check(store, read_data=Sample(0.5, 1)).read_segments == 0
+
+
+def test_what_a_forgotten_snapshot_lacks_is_told(damaged: Store) -> None:
+    """It can be had back as long as it is listed."""
+    stored = publish(damaged, {"a": b"lost"})
+    publish(damaged, {"b": b"other"})
+    damaged.forget([stored.id], now_ns=T0_NS)
+    drop(damaged, Table.CHUNKS, find_content(damaged, stored, b"a"))
+    report = check(damaged, read_data=False)
+    assert report.snapshots == 1
+    assert affected(report) == [[("docs", "a", 0, 0, 1)]]
+
+
+def test_a_forgotten_snapshot_keeps_its_chunks_from_being_told_unneeded(store: Store) -> None:
+    stored = publish(store, {"a": b"1"})
+    store.forget([stored.id], now_ns=T0_NS)
+    assert check(store, read_data=True).unneeded_chunks == 0
+
+
+@pytest.mark.parametrize("value", [b"", b"junk", encode_forgotten(Forgotten(RECORD_VERSION, 1, b"junk", 1))])
+def test_a_forgotten_snapshot_that_cannot_be_read_is_told(damaged: Store, value: bytes) -> None:
+    put(damaged, Table.FORGOTTEN, b"docs\0" + bytes(8), value)
+    assert kinds(check(damaged, read_data=False)) == ["snapshot"]
+
+
+def test_damage_that_was_noted_is_told_from_new_damage(damaged: Store) -> None:
+    stored = publish(damaged, {"a": b"lost", "b": b"fine", "d": {"c": b"fine too"}})
+    damaged.environment.write(lambda transaction: note_damaged(transaction, find_content(damaged, stored, b"a"), now_ns=T0_NS))
+    report = check(damaged, read_data=True)
+    assert not report.is_whole
+    assert report.is_as_known
+    [finding] = report.findings
+    assert (finding.chunk, finding.known_since_ns) == (chunk_id(b"lost"), T0_NS)
+    assert "known since 2026-11-22_10-00-00" in finding.what
+    assert affected(report) == [[("docs", "a", 0, 0, 1)]]
+    drop(damaged, Table.CHUNKS, chunk_id(b"fine"))
+    assert not check(damaged, read_data=True).is_as_known
+
+
+@pytest.mark.parametrize("record", [b"", b"\xc0", encode_damaged(Damaged(RECORD_VERSION, 2**63)), encode_damaged(Damaged(9, 1))])
+def test_a_note_of_damage_that_cannot_be_read_is_no_note(damaged: Store, record: bytes) -> None:
+    stored = publish(damaged, {"a": b"lost"})
+    chunk = find_content(damaged, stored, b"a")
+    drop(damaged, Table.CHUNKS, chunk)
+    put(damaged, Table.DAMAGED, chunk, record)
+    assert not check(damaged, read_data=False).is_as_known
+
+
+def test_space_that_nothing_needs_is_told_as_it_is_on_the_disk(store: Store) -> None:
+    publish(store, {"a": b"1"})
+    plant(store, {"b": random.Random(3).randbytes(50_000)})
+    report = check(store, read_data=False)
+    assert report.unneeded_segments == 2
+    assert 50_000 < report.unneeded_stored_bytes < 52_000

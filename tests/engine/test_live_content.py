@@ -27,6 +27,7 @@ class File:
         self.base = EMPTY
         self.map = ExtentMap(base_bytes=0, size=0)
         self.batch = bytearray()
+        self.lost: set[ChunkId] = set()
         self.storer = FileStorer(
             Chunker(PARAMS),
             load=self.read_chunk,
@@ -34,9 +35,11 @@ class File:
             read_extent=lambda extent: bytes(self.batch[extent.position : extent.position + extent.length]),
             store_data=self.keep,
             store_list=self.keep,
+            is_lost=lambda chunk: chunk in self.lost,
         )
 
     def read_chunk(self, chunk: ChunkId) -> memoryview:
+        assert chunk not in self.lost
         return memoryview(self.chunks[chunk])
 
     def read(self, chunk: ChunkId) -> memoryview:
@@ -209,3 +212,36 @@ def test_an_extent_of_another_batch_is_read_from_there() -> None:
     stored = storer.store(FileCut(20, EMPTY, 0, (Extent(0, 10, 3, 7), Extent(10, 10, 4, 0))))
     assert [kept[span.chunk] for span in iter_spans(stored.content, kept.__getitem__)] == [b"\3" * 10 + b"\4" * 10]
     assert read == [Extent(0, 10, 3, 7), Extent(10, 10, 4, 0)]
+
+
+@given(
+    st.integers(0, 20), st.lists(st.tuples(st.integers(0, 12_000), st.integers(1, 3000)), min_size=1, max_size=6), st.integers(0, 12_000)
+)
+def test_a_lost_chunk_of_the_base_costs_what_was_in_it_and_no_more(which: int, writes: list[tuple[int, int]], size: int) -> None:
+    """The file can still be written, and stored; what was in the chunk and not written over stays lost, and is not read."""
+    file = File()
+    file.write(0, pattern(12_000, 1))
+    file.store()
+    spans = list(iter_spans(file.base, file.read_chunk))
+    start = sum(span.length for span in spans[: which % len(spans)])
+    lost = spans[which % len(spans)]
+    kept = file.chunks.copy()
+    file.lost = {lost.chunk}
+    unread = set(range(start, start + lost.length)) & set(range(size))
+    file.truncate(size)
+    for number, (offset, length) in enumerate(writes):
+        file.write(offset, pattern(length, number + 2))
+        unread -= set(range(offset, offset + length))
+    file.store()
+    at = 0
+    for span in iter_spans(file.base, file.read_chunk):
+        positions = set(range(at, at + span.length))
+        if span.chunk == lost.chunk:
+            assert positions <= unread
+            unread -= positions
+            assert span.of(memoryview(kept[lost.chunk])) == pattern(12_000, 1)[at : at + span.length]
+        elif span.chunk != HOLE:
+            assert span.of(file.read_chunk(span.chunk)) == file.plain[at : at + span.length]
+        at += span.length
+    assert at == len(file.plain)
+    assert not unread

@@ -19,7 +19,8 @@ import msgspec
 from tests.faults.sabotage import ROOT
 from tests.faults.witness import Nodes, judge, sample_nodes
 from yester.core.records import Snapshot
-from yester.engine.check import FindingKind, check_path
+from yester.engine.check import check_path
+from yester.engine.check_report import FindingKind
 from yester.errors import YesterError
 from yester.store.store import Store
 

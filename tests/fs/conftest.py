@@ -60,7 +60,7 @@ class Planter:
             assert key is not None
             transaction.delete(Table.SNAPSHOTS, bytes(key))
             transaction.delete(Table.SNAPSHOT_IDS, stored.id)
-            transaction.put(Table.META, store_module._GENERATION_KEY, (self.store.snapshots_generation() + 1).to_bytes(8, "little"))
+            transaction.put(Table.META, store_module.GENERATION_KEY, (self.store.snapshots_generation() + 1).to_bytes(8, "little"))
 
         self.store.environment.write(apply)
 

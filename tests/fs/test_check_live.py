@@ -8,7 +8,8 @@ import pytest
 
 from tests.fs.live_folder import NAME, LiveSandbox, do_something, new_file
 from yester.core.ids import ChunkId
-from yester.engine.check import FindingKind, check
+from yester.engine.check import check
+from yester.engine.check_report import FindingKind
 from yester.fs.live_nodes import ROOT
 from yester.store.live import LiveChange
 from yester.store.lmdb import Table, WriteTransaction

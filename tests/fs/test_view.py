@@ -73,7 +73,7 @@ def test_a_bad_name_of_a_source_or_snapshot_hides_no_other(kernel: Kernel, plant
 def _put_snapshot(id_: bytes, key: bytes, record: bytes, transaction: WriteTransaction) -> None:
     transaction.put(Table.SNAPSHOTS, key, record)
     transaction.put(Table.SNAPSHOT_IDS, id_, key)
-    transaction.put(Table.META, store_module._GENERATION_KEY, os.urandom(8))
+    transaction.put(Table.META, store_module.GENERATION_KEY, os.urandom(8))
 
 
 def test_sources_and_their_snapshots_are_listed_oldest_first(kernel: Kernel, planter: Planter) -> None:

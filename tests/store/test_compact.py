@@ -79,7 +79,7 @@ def test_a_store_is_not_opened_while_it_is_compacted(path: Path, monkeypatch: py
     tried = []
 
     def judge(environment: Environment, folder: Path) -> None:
-        with pytest.raises(BusyError, match="is being compacted by process"):
+        with pytest.raises(BusyError, match="is being compacted or repaired by process"):
             Store.open(path)
         tried.append(True)
 

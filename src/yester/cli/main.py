@@ -42,6 +42,7 @@ COMMANDS = {
     "unpin": "Let snapshots be forgotten again.",
     "stats": "Show what the store holds and takes.",
     "check": "Look for damage in the store.",
+    "repair": "Put back what is damaged in the store.",
     "prune": "Free the space of what was forgotten.",
     "compact": "Make the store's file as small as what is in it.",
 }

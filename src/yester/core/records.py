@@ -26,6 +26,11 @@ SIZE_MAX = 2**63 - 1
 TIME_NS_MAX = 2**63 - 1
 """Into the year 2262; the first is as far before 1970. File systems may know times beyond."""
 MODE_MAX = 0o177777
+TREE_ENTRIES_MAX = 6_000_000
+"""Of a directory: more than fit into the largest record, if each has a name and times of its own."""
+_TREE_BYTES_TRUSTED = 1 << 20
+"""Smaller records cannot take much memory, whatever they say."""
+_ENTRY_BYTES_MIN = 20
 _TEXT_MAX = 4000
 """Characters of a tag or remark: it is shown in tables."""
 XATTR_NAMES_MAX = 64
@@ -101,6 +106,15 @@ class Tree(msgspec.Struct, frozen=True, array_like=True):
     users: dict[int, str]
     groups: dict[int, str]
     entries: tuple[Entry, ...]
+
+
+class _TreeOutline(msgspec.Struct, frozen=True, array_like=True):
+    """A tree whose tables were not decoded."""
+
+    version: int
+    users: msgspec.Raw
+    groups: msgspec.Raw
+    entries: msgspec.Raw
 
 
 class Totals(msgspec.Struct, frozen=True, array_like=True):
@@ -181,6 +195,13 @@ class Pin(msgspec.Struct, frozen=True, array_like=True):
     message: str = ""
 
 
+class Damaged(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk that something needs and whose bytes are lost: since when that is known."""
+
+    version: int
+    noted_ns: int
+
+
 class SeenDirectory(msgspec.Struct, frozen=True, array_like=True):
     """One source directory at its last backup. `tree` is what it was stored as.
 
@@ -211,10 +232,12 @@ _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
 _version_decoder = msgspec.msgpack.Decoder(_Versioned)
 _tree_decoder = msgspec.msgpack.Decoder(Tree)
+_outline_decoder = msgspec.msgpack.Decoder(_TreeOutline)
 _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
 _seen_decoder = msgspec.msgpack.Decoder(SeenDirectory)
 _forgotten_decoder = msgspec.msgpack.Decoder(Forgotten)
 _pin_decoder = msgspec.msgpack.Decoder(Pin)
+_damaged_decoder = msgspec.msgpack.Decoder(Damaged)
 
 
 def encode_tree(tree: Tree) -> bytes:
@@ -232,8 +255,26 @@ def decode_tree(record: bytes | memoryview) -> Tree:
     if record[:1] != TREE_MAGIC:
         message = "a chunk that should hold a directory does not"
         raise CorruptionError(message)
+    if len(record) > _TREE_BYTES_TRUSTED:
+        _refuse_bomb(record[1:])
     tree: Tree = _decode(_tree_decoder, record[1:], "directory")
     return tree
+
+
+def _refuse_bomb(record: bytes | memoryview) -> None:
+    """Raises CorruptionError for a large tree that would take very much more memory than it has bytes, as no real one does."""
+    outline: _TreeOutline = _decode(_outline_decoder, record, "directory")
+    for items, item_bytes_min in ((outline.entries, _ENTRY_BYTES_MIN), (outline.users, 2), (outline.groups, 2)):
+        count = _item_count(bytes(items))
+        if count > TREE_ENTRIES_MAX or count * item_bytes_min > len(record):
+            message = f"a directory record claims to hold {count} items, more than any can"
+            raise CorruptionError(message)
+
+
+def _item_count(container: bytes) -> int:
+    """How many items a msgpack array or map says it has. Only large ones have their number in bytes of its own."""
+    width = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}.get(container[0], 0) if container else 0
+    return int.from_bytes(container[1 : 1 + width], "big")
 
 
 def encode_snapshot(snapshot: Snapshot) -> tuple[SnapshotId, bytes]:
@@ -312,6 +353,24 @@ def _check_time(time_ns: int, what: str) -> None:
     if not -TIME_NS_MAX <= time_ns <= TIME_NS_MAX:
         message = f"a {what} record is damaged: its time is absurd"
         raise CorruptionError(message)
+
+
+def encode_damaged(damaged: Damaged) -> bytes:
+    """The bytes that are stored of a damaged chunk."""
+    return _encoder.encode(damaged)
+
+
+def decode_damaged(record: bytes | memoryview) -> Damaged:
+    """What is known of a damaged chunk.
+
+    Raises:
+        CorruptionError: not such a record. FormatError: made by a newer release.
+    """
+    damaged: Damaged = _decode(_damaged_decoder, record, "damaged chunk")
+    if not 0 < damaged.noted_ns <= TIME_NS_MAX:
+        message = "a damaged chunk record is damaged: its time is absurd"
+        raise CorruptionError(message)
+    return damaged
 
 
 def _decode(decoder: Any, record: bytes | memoryview, what: str) -> Any:  # noqa: ANN401 (msgspec's decoders are generic over their record)

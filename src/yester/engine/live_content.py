@@ -71,8 +71,11 @@ class FileStorer:
         read_extent: Callable[[Extent], bytes],
         store_data: Callable[[bytes | memoryview], ChunkId],
         store_list: Callable[[bytes], ChunkId],
+        is_lost: Callable[[ChunkId], bool] = lambda _chunk: False,
     ) -> None:
+        """`is_lost` says of a chunk of a base whether its bytes are known to be gone."""
         self._chunker = chunker
+        self._is_lost = is_lost
         self._load = load
         self._read_base = read_base
         self._read_extent = read_extent
@@ -87,7 +90,8 @@ class FileStorer:
         """
         if not file.size:
             return StoredFile(EMPTY, 0)
-        layout = _Layout(file, list(iter_spans(file.base, self._load)) if file.base_bytes else [], self._chunker.params)
+        spans = list(iter_spans(file.base, self._load)) if file.base_bytes else []
+        layout = _Layout(file, spans, self._chunker.params, self._is_lost)
         pieces = ExtentMap(base_bytes=file.base_bytes, size=file.size, extents=file.extents)
         builder = ContentBuilder(self._store_list)
         position = hole_bytes = 0
@@ -121,8 +125,9 @@ class FileStorer:
 class _Layout:
     """Which parts of a file are taken over from its base, by where they begin, and where holes are that are neither of it nor written."""
 
-    def __init__(self, file: FileCut, spans: list[Span], params: ChunkParams) -> None:
+    def __init__(self, file: FileCut, spans: list[Span], params: ChunkParams, is_lost: Callable[[ChunkId], bool]) -> None:
         self._file = file
+        self._is_lost = is_lost
         self._ends = [extent.end for extent in file.extents]
         self._part_bytes_min = params.min_bytes // _PARTS_IN_CHUNK
         self._kept: dict[int, Span] = {}
@@ -133,7 +138,7 @@ class _Layout:
         for index, span in enumerate(spans):
             if start >= file.base_bytes:
                 break
-            if index not in worn:
+            if index not in worn or (span.chunk != HOLE and is_lost(span.chunk)):
                 self._keep(start, span, is_last=index == len(spans) - 1)
             start += span.length
         self._first_gap = self._next_gap(file.base_bytes)
@@ -171,17 +176,19 @@ class _Layout:
         is_touched = following < len(self._ends) and self._file.extents[following].offset <= end
         is_open = is_last and end < self._file.size and span.chunk != HOLE
         if stop == end and not is_touched and not is_open:
-            self._put(start, span, is_stop=span.chunk == HOLE or span.start is not None)
+            # What is cut before a lost chunk must not read on into it.
+            self._put(start, span, is_stop=span.chunk == HOLE or span.start is not None or self._is_lost(span.chunk))
             return
         clean = list(self._clean_parts(start, stop, following))
         dirty_bytes = span.length - sum(part_end - part_start for part_start, part_end in clean)
         if span.chunk == HOLE:
             parts = [Span(HOLE, part_end - part_start) for part_start, part_end in clean]
             bytes_min = HOLE_BYTES_MIN
-        elif 0 < dirty_bytes <= span.length * DIRTY_SHARE_MAX:
+        elif (is_lost := self._is_lost(span.chunk)) or 0 < dirty_bytes <= span.length * DIRTY_SHARE_MAX:
+            # Of a chunk that is lost every byte nobody wrote over is taken over: it cannot be read, but what it was stays known.
             first = (span.start or 0) - start
             parts = [Span(span.chunk, part_end - part_start, first + part_start) for part_start, part_end in clean]
-            bytes_min = self._part_bytes_min
+            bytes_min = 1 if is_lost else self._part_bytes_min
         else:
             return
         for (part_start, _), part in zip(clean, parts, strict=True):

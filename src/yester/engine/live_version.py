@@ -21,6 +21,7 @@ import msgspec
 from yester.core.chunking import Chunker
 from yester.core.content import Content
 from yester.core.extents import Extent
+from yester.core.ids import ChunkId
 from yester.core.node_row import ROOT_NUMBER
 from yester.core.node_table import FolderMark, FolderSums, NodeMark, encode_table
 from yester.core.records import RECORD_VERSION, Added, Entry, Extra, LiveRoot, Snapshot, Totals, listed_xattr_names
@@ -31,6 +32,7 @@ from yester.engine.owners import OwnerNames
 from yester.engine.trees import store_record, store_tree
 from yester.errors import SweptError
 from yester.store.chunks import ChunkWriter
+from yester.store.damage import count_damaged
 from yester.store.live import REMOVED
 from yester.store.segments import Kind
 from yester.store.store import Store
@@ -110,6 +112,7 @@ class _VersionStorer:
         self._cut = cut
         self._writer = writer
         self._params = store.chunking
+        self._store = store
         chunks = store.reader()
         self._base = BaseReader(chunks, cache_entries=0)  # each folder is read once
         self._owners = OwnerNames()
@@ -120,11 +123,15 @@ class _VersionStorer:
             read_extent=read_extent,
             store_data=lambda data: writer.add(Kind.DATA, data),
             store_list=lambda data: writer.add(Kind.TREE, data),
+            is_lost=self._is_lost if count_damaged(store.environment) else lambda _chunk: False,
         )
         self._entries: dict[int, tuple[Entry, FolderMark | None]] = {}
         """Of what is stored already. Entries have no name yet: a file may have several."""
         self._contents: dict[int, StoredFile] = {}
         self._folders: dict[int, FolderBase] = {}
+
+    def _is_lost(self, chunk: ChunkId) -> bool:
+        return not self._store.has_chunk(chunk)
 
     def store(self) -> StoredVersion:
         for node in self._children_first():

@@ -204,7 +204,7 @@ class Marker:
         index = view.get_stored(Table.CHUNKS, chunk)
         if index is None:
             return None
-        at = self.places.find(index)
+        at = self.places.find_stored(index)
         if at >= 0:
             before = self.places.bits[at]
             self.places.bits[at] = before | bits
@@ -217,7 +217,7 @@ class Marker:
     def _unmark(self, view: ReadTransaction, chunk: ChunkId, bit: int) -> None:
         """Take a bit of a chunk back that was just set."""
         index = view.get_stored(Table.CHUNKS, chunk)
-        at = self.places.find(index) if index is not None else -1
+        at = self.places.find_stored(index) if index is not None else -1
         if at >= 0:
             self.places.bits[at] &= ~bit
         else:

@@ -206,7 +206,7 @@ class _Prune:
         places, bits = self._places, self._places.bits
         kinds = dict(zip(places.numbers, self._kinds, strict=True))
         for key, value in view.iterate_stored(Table.CHUNKS):
-            at = places.find(value)
+            at = places.find_stored(value)
             if at >= 0 and not bits[at] & MARKED and (number := unpack_location(value).segment) <= self._old_last:
                 self._dead[Kind(kinds[number])] += key
                 self._report.dead_chunks += 1
@@ -238,7 +238,7 @@ class _Prune:
             is_swept = is_removed = False
             for chunk in ids:
                 value = transaction.get(Table.CHUNKS, chunk)
-                at = self._places.find(value) if value is not None else -1
+                at = self._places.find_stored(value) if value is not None else -1
                 if at >= 0 and not self._places.bits[at] & MARKED:
                     is_swept |= transaction.delete(Table.CHUNKS, chunk)
                     transaction.looked_at(1)
@@ -316,7 +316,7 @@ class _Prune:
         named = bytearray(len(self._places.bits))
         with self._environment.read() as view:
             for _, value in view.iterate_stored(Table.CHUNKS):
-                at = self._places.find(value)
+                at = self._places.find_stored(value)
                 if at >= 0:
                     named[at] = 1
         return named

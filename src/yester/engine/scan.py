@@ -23,7 +23,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, Self
 
-from yester.core.content import Content
+from yester.core.content import HOLE, Content, iter_spans
 from yester.core.ids import ChunkId, TreeId
 from yester.core.ignore import RuleStack, split_rules
 from yester.core.records import RECORD_VERSION, UNTRUSTED, Entry, SeenDirectory, listed_xattr_names
@@ -33,6 +33,7 @@ from yester.engine.source import OPEN_DIRECTORY, FileBytes, Report, SourceReader
 from yester.engine.trees import TreeReader, store_tree
 from yester.errors import CorruptionError, FormatError, NotFoundError
 from yester.store.chunks import Change, WriteCounts
+from yester.store.damage import count_damaged
 from yester.store.segments import Kind
 from yester.store.store import Store, forget_seen_change, seen_change
 
@@ -188,6 +189,7 @@ class SourceScan:
         )
         self._owners = OwnerNames()
         self._old_trees = TreeReader(store.reader())
+        self._has_damage = count_damaged(store.environment) > 0
         self._links: dict[tuple[int, int], tuple[os.stat_result, FileBytes]] = {}
         self._counted_links: set[tuple[int, int]] = set()
         self._skipped_devices = _devices_of_our_mounts()
@@ -371,7 +373,7 @@ class SourceScan:
             return
         progress = self._progress
         old = directory.old.get(name)
-        if old is not None and _is_unchanged(old, status, size=status.st_size):
+        if old is not None and _is_unchanged(old, status, size=status.st_size) and not self._is_lost(old[0]):
             self._count(status)
             directory.entries[name] = old
             return
@@ -393,6 +395,16 @@ class SourceScan:
                 progress.changed_files += old is not None
             # What is not in the snapshot as it should be is read again next time, and reported again.
             self._take(directory, entry, status, is_trusted=len(progress.problems) == problems)
+
+    def _is_lost(self, entry: Entry) -> bool:
+        """Whether the store lacks a part of a file, as it may once damage was noted: then it is read and stored again."""
+        if not self._has_damage:
+            return False
+        try:
+            spans = iter_spans(entry.file_content, self._old_trees.chunks.read)
+            return any(span.chunk != HOLE and not self._store.has_chunk(span.chunk) for span in spans)
+        except (CorruptionError, FormatError):
+            return True
 
     def _take(self, directory: _Directory, entry: Entry, status: os.stat_result, *, is_trusted: bool = True) -> None:
         """Put an entry made in this run into its directory; the old one if nothing but the access time differs."""

@@ -22,6 +22,9 @@ from yester.store.chunks import ChunkSource
 TREE_BYTES_MAX = 512 * 1024 * 1024
 """No larger tree record is written, or believed: a folder of some five million files."""
 
+_PARTS_MAX = 1 << 17
+"""Of a tree record: sixteen times what the largest has with chunks of the usual sizes."""
+
 CACHE_ENTRIES = 50_000
 """Decoded entries a reader keeps, about 500 bytes each."""
 
@@ -73,19 +76,17 @@ def read_tree_record(chunks: ChunkSource, tree: ChunkId) -> bytes:
     if record[:1] != LIST_MAGIC:
         return record
     content = Content(record[1] if len(record) > 1 else 0, record[2:])
-    parts = []
-    total = 0
-    for span in iter_spans(content, chunks.read):
-        total += span.length
-        if total > TREE_BYTES_MAX:
+    found = bytearray()
+    for count, span in enumerate(iter_spans(content, chunks.read)):
+        if len(found) + span.length > TREE_BYTES_MAX or count >= _PARTS_MAX:
             message = f"the directory record {tree.hex()} claims to be larger than any can be"
             raise CorruptionError(message)
         part = chunks.read(span.chunk)
         if len(part) != span.length:
             message = f"a part of the directory record {tree.hex()} has {len(part)} bytes where {span.length} are stated"
             raise CorruptionError(message)
-        parts.append(bytes(part))
-    return b"".join(parts)
+        found += part
+    return bytes(found)
 
 
 def judge_entries(tree: Tree) -> tuple[tuple[Entry, ...], list[tuple[bytes, str]]]:

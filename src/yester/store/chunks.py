@@ -21,6 +21,7 @@ from typing import Protocol, Self
 
 from yester.core.ids import ChunkId
 from yester.errors import CorruptionError, FormatError, StoreAccessError, SweptError, YesterError
+from yester.store.damage import find_damaged, heal
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 
@@ -32,13 +33,13 @@ BATCH_RAW_BYTES = 96 * SEGMENT_BYTES
 """A commit is made once this much waits for it: a sync costs as much as compressing some MiB, and every commit rewrites
 most of the chunk index's pages. What a crash can cost is one batch, which the next backup reads again."""
 
-UNCOMPRESSED_SEGMENTS_MAX = 16
-UNCOMMITTED_SEGMENTS_MAX = 64
+UNCOMPRESSEDSEGMENTS_MAX = 16
+UNCOMMITTEDSEGMENTS_MAX = 64
 """Closed segments that wait to be compressed, and for the commit thread. They bound memory when compression or the disk is
 slower than the source; the second is large, so that all cores go on while a commit waits for the disk."""
 
 _LOCATION_BYTES = 8
-_SEGMENTS_MAX = 2**48 - 2**20
+SEGMENTS_MAX = 2**48 - 2**20
 """A location has 48 bits for a segment's number."""
 _NOTHING = memoryview(b"")
 
@@ -144,9 +145,17 @@ class ChunkReader:
     def _locate(self, chunk: ChunkId) -> Location:
         stored = self._environment.get(Table.CHUNKS, chunk)
         if stored is None:
-            message = f"chunk {chunk.hex()} is not in the store {self._environment.path}"
-            raise CorruptionError(message, hint="run `yester check` to see which files it belongs to")
+            raise self._missing(chunk)
         return unpack_location(stored)
+
+    def _missing(self, chunk: ChunkId) -> CorruptionError:
+        with self._environment.read() as view:
+            is_known = find_damaged(view, chunk) is not None
+        if is_known:
+            message = f"chunk {chunk.hex()} is lost: `yester repair` of {self._environment.path} found it nowhere"
+            return CorruptionError(message, hint="a backup of a source that still has the same bytes puts it back")
+        message = f"chunk {chunk.hex()} is not in the store {self._environment.path}"
+        return CorruptionError(message, hint="run `yester check` to see which files it belongs to")
 
     def _load(self, number: int) -> _DecodedSegment | None:
         """A segment that is not in the cache; None if there is none of that number."""
@@ -270,8 +279,8 @@ class ChunkWriter:
         self._bytes_since_trees = 0
         self._pending: set[ChunkId] = set()
         self._committed: deque[list[ChunkId]] = deque()
-        self._uncompressed = threading.Semaphore(UNCOMPRESSED_SEGMENTS_MAX)
-        self._queue: Queue[_ClosedSegment | _Flush | None] = Queue(UNCOMMITTED_SEGMENTS_MAX)
+        self._uncompressed = threading.Semaphore(UNCOMPRESSEDSEGMENTS_MAX)
+        self._queue: Queue[_ClosedSegment | _Flush | None] = Queue(UNCOMMITTEDSEGMENTS_MAX)
         self._failure: BaseException | None = None
         self._is_abandoned = False
         self._doubting: ChunkReader | None = None
@@ -440,7 +449,7 @@ class ChunkWriter:
             nonlocal sweeps
             sweeps = self._judge_relied(transaction)
             number = last_segment(transaction)
-            if number >= _SEGMENTS_MAX:
+            if number >= SEGMENTS_MAX:
                 message = f"the store {self._environment.path} has a segment with the impossible number {number}; nothing was stored"
                 raise CorruptionError(message, hint="run `yester check`")
             locations: list[tuple[ChunkId, bytes]] = []
@@ -452,6 +461,7 @@ class ChunkWriter:
             for chunk, location in sorted(locations):
                 transaction.put(Table.CHUNKS, chunk, location)
                 transaction.looked_at(2)  # now, and when it was looked for
+            heal(transaction, (chunk for chunk, _ in locations))
             for segment, _ in batch:
                 for change in segment.changes:
                     change(transaction)

@@ -133,5 +133,5 @@ def _read(data: BinaryIO, offset: int, count: int) -> bytes:
 def _damaged(file: Path, what: str) -> CorruptionError:
     return CorruptionError(
         f"{file} {what}; it was not opened, and nothing was changed",
-        hint="restore the store from a copy; keep the damaged file until then",
+        hint="run `yester repair`, or restore the store from a copy; keep the damaged file until then",
     )

@@ -80,4 +80,4 @@ def decode_parameters(record: bytes | memoryview, path: Path) -> Parameters:
 
 def _damaged_parameters(path: Path, problem: str) -> CorruptionError:
     message = f"the parameters of the store {path} are damaged: {problem}"
-    return CorruptionError(message, hint="restore the store from a copy; keep the damaged file until then")
+    return CorruptionError(message, hint="run `yester repair`, or restore the store from a copy; keep the damaged file until then")

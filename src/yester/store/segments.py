@@ -13,7 +13,7 @@ then fill, any amount of memory.
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,6 +35,7 @@ COMPRESSION_LEVEL = 3
 WINDOW_BYTES_MAX = RAW_BYTES_MAX
 
 _HEADER = struct.Struct("<2sBBBBHIII")
+HEADER_BYTES = _HEADER.size
 _MAGIC = b"ys"
 _VERSION = 1
 _LENGTH_BYTES = 4
@@ -163,6 +164,73 @@ class Codec:
         except zstandard.ZstdError:
             pass
         return bytes(found.ljust(raw_bytes, b"\0"))
+
+
+def begins_as_segment(start: bytes) -> bool:
+    """Whether bytes, `HEADER_BYTES` of them at least, begin as a segment does."""
+    return len(start) >= _HEADER.size and start[:2] == _MAGIC and start[2] == _VERSION
+
+
+def segment_length(read: Callable[[int], bytes], key: "StoreKey | None") -> int:
+    """How long a segment is, of which `read` gives so many bytes from its start; 0 for what is no segment of a store with this key."""
+    start = read(_HEADER.size)
+    if not begins_as_segment(start):
+        return 0
+    *_, cipher, _reserved, raw_bytes, stored_bytes, chunk_count = _HEADER.unpack_from(start)
+    if (cipher == Cipher.NONE) is not (key is None) or raw_bytes > RAW_BYTES_MAX or chunk_count > CHUNKS_MAX:
+        return 0
+    if key is None:
+        return int(_HEADER.size + chunk_count * _LENGTH_BYTES + stored_bytes)
+    end = int(_SEALED_START + raw_bytes)
+    try:
+        _, stored_bytes, _, _ = _open_table(read(end), end, key)
+    except CorruptionError:
+        return 0
+    whole = _PAGE_HEADER_BYTES + end + stored_bytes + _TAG_BYTES
+    return whole + -whole % _PAGE_BYTES - _PAGE_HEADER_BYTES
+
+
+def guess_header(stored: bytes | memoryview, key: "StoreKey | None") -> bytes | None:
+    """A segment whose header is damaged, with the header that it must have had, if what follows it says that; else None.
+
+    Only a guess where the segment is not sealed: whoever uses it compares the hashes of chunks with what they should be. The table of
+    lengths is believed, and of a sealed one how long that is.
+    """
+    if len(stored) < _HEADER.size:
+        return None
+    if key is not None:
+        return _guess_sealed(stored, key)
+    _magic, _version, kind, _compression, _cipher, _reserved, _raw_bytes, _stored_bytes, chunk_count = _HEADER.unpack_from(stored)
+    payload_offset = _HEADER.size + chunk_count * _LENGTH_BYTES
+    if not 0 < chunk_count <= CHUNKS_MAX or payload_offset > len(stored):
+        return None
+    raw_bytes = sum(struct.unpack_from(f"<{chunk_count}I", stored, _HEADER.size))
+    payload = memoryview(stored)[payload_offset:]
+    try:
+        is_frame = zstandard.get_frame_parameters(payload).content_size == raw_bytes
+    except zstandard.ZstdError:
+        is_frame = False
+    if raw_bytes > RAW_BYTES_MAX or not (is_frame or len(payload) == raw_bytes):
+        return None
+    compression = Compression.ZSTD if is_frame else Compression.NONE
+    known_kind = kind if kind in set(Kind) else Kind.DATA
+    header = _HEADER.pack(_MAGIC, _VERSION, known_kind, compression, Cipher.NONE, 0, raw_bytes, len(payload), chunk_count)
+    return header + bytes(memoryview(stored)[_HEADER.size :])
+
+
+def _guess_sealed(stored: bytes | memoryview, key: "StoreKey") -> bytes | None:
+    """The header is sealed with the table, so only the right one opens it."""
+    table_bytes = _HEADER.unpack_from(stored)[6]
+    for kind in Kind:
+        for compression in Compression:
+            header = _HEADER.pack(_MAGIC, _VERSION, kind, compression, Cipher.AES_GCM, 0, table_bytes, 0, 0)
+            guess = header + bytes(memoryview(stored)[_HEADER.size :])
+            try:
+                parse_header(guess, key)
+            except CorruptionError:
+                continue
+            return guess
+    return None
 
 
 def parse_header(stored: bytes | memoryview, key: "StoreKey | None") -> Header:

@@ -55,8 +55,19 @@ from yester.errors import (
 )
 from yester.store.chunks import ChunkReader, ChunkWriter, last_segment, stored_number
 from yester.store.datafile import DATA_FILE
+from yester.store.identity import IDENTITY_FILE, is_own_file, remember_file
 from yester.store.leases import LEASES_FOLDER, HeldLease, held, list_leases
-from yester.store.lmdb import LOCK_FILE, MAP_BYTES, Environment, ReadTransaction, Result, Table, WriteTransaction
+from yester.store.lmdb import (
+    LOCK_FILE,
+    MAP_BYTES,
+    Environment,
+    ReadTransaction,
+    Result,
+    Table,
+    WriteTransaction,
+    are_pages_sound,
+    verify_data_file,
+)
 from yester.store.locks import file_lock, shared_lock
 from yester.store.parameters import (
     ENCRYPTED_VERSION,
@@ -74,7 +85,7 @@ if TYPE_CHECKING:
     from yester.store.keys import StoreKey
     from yester.store.slots import LockedStore, Unlock
 
-_GENERATION_KEY = b"snapshots_generation"
+GENERATION_KEY = b"snapshots_generation"
 _BACKUP_LOCK_FILE = "backup.lock"
 _PRUNE_LOCK_FILE = "prune.lock"
 _USE_LOCK_FILE = "use.lock"
@@ -89,7 +100,7 @@ _AFTER_ALL_TIMES = b"\0" + b"\xff" * 9
 _RESERVE_FILE = "reserve"
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Room for some transactions that remove things: LMDB needs new pages for that, too, and a full disk has none."""
-_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE, _PRUNE_LOCK_FILE, _USE_LOCK_FILE, _RESERVE_FILE}
+_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE, _PRUNE_LOCK_FILE, _USE_LOCK_FILE, _RESERVE_FILE, IDENTITY_FILE}
 
 _log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -211,6 +222,7 @@ class Store:
             if not environment.write(put_format):
                 message = f"{path} is a store already; nothing was changed"
                 raise ConflictError(message)
+            remember_file(path)
             return cls(path, environment, parameters, resources.pop_all())
 
     @classmethod
@@ -222,8 +234,8 @@ class Store:
 
         Raises:
             NotFoundError: nothing there. ConflictError: something else is there. FormatError: made by a newer release.
-            LockedError: encrypted, and there is no key. CorruptionError: damaged beyond opening.
-            StoreAccessError: the operating system refuses. BusyError: it is being compacted.
+            LockedError: encrypted, and there is no key. CorruptionError: damaged beyond opening, or a copy that is not whole.
+            StoreAccessError: the operating system refuses. BusyError: it is being compacted or repaired.
         """
         names = _list_store(path)
         if names and _is_unfinished(path, names):
@@ -236,6 +248,10 @@ class Store:
         with ExitStack() as resources:
             if names:
                 resources.enter_context(_use(path))
+                if not is_own_file(path):
+                    _judge_copy(path)
+                    if not readonly:
+                        remember_file(path)
             environment = resources.enter_context(Environment(path, readonly=readonly, map_bytes=map_bytes))
             if not readonly:
                 environment.clear_stale_readers()
@@ -244,7 +260,7 @@ class Store:
             with environment.read() as view:
                 parameters = _read_parameters(view, path)
             if parameters.encryption is not None:
-                use_key(environment, _ask_for_key(environment, parameters, unlock))
+                use_key(environment, ask_for_key(environment, parameters, unlock))
             store = cls(path, environment, parameters, resources.pop_all())
         if not is_helper and (problem := store.snapshots_problem()):
             _log.warning("%s", problem)
@@ -405,11 +421,11 @@ class Store:
 
     def snapshots_generation(self) -> int:
         """Changes whenever a snapshot is published, forgotten, had back or removed for good. About 2 µs."""
-        return stored_number(self.environment.get(Table.META, _GENERATION_KEY))
+        return stored_number(self.environment.get(Table.META, GENERATION_KEY))
 
     def snapshots_generation_in(self, view: ReadTransaction) -> int:
         """As `snapshots_generation`, of a view."""
-        return stored_number(view.get(Table.META, _GENERATION_KEY))
+        return stored_number(view.get(Table.META, GENERATION_KEY))
 
     def find_snapshots_by_id(self, hex_prefix: str) -> list[StoredSnapshot]:
         """Snapshots whose id in hex starts so. An empty or odd prefix of hex digits is fine; none match other text."""
@@ -520,6 +536,10 @@ class Store:
         with self.environment.read() as view:
             return _read_pins(view)
 
+    def announce_snapshots(self) -> None:
+        """Have everybody who shows snapshots look at their list again."""
+        self.environment.write(count_generation)
+
     def find_seen(self, source: str, path: bytes) -> SeenDirectory | None:
         """What the last backup of `source` saw in its directory `path` (relative, no slashes at the ends)."""
         with self.environment.read() as view:
@@ -573,6 +593,31 @@ class Store:
         return self.environment.last_transaction()
 
 
+@contextmanager
+def lock_for_repair(path: Path) -> Iterator[None]:
+    """Hold all that keeps others from adding to the store in `path`, which need not be sound enough to be opened.
+
+    Raises:
+        NotFoundError, ConflictError: as `Store.open`. BusyError: somebody backs up, or uses a live folder; nothing was changed.
+        StoreAccessError: the store may not be written.
+    """
+    names = _list_store(path) or set()
+    if DATA_FILE not in names:
+        message = f"there is no store in {path}; nothing was changed"
+        raise NotFoundError(message, hint="name the store's folder with --store or YESTER_STORE")
+
+    def refuse(holder: str) -> None:
+        message = f"the store {path} is in use by {holder}; nothing was changed"
+        raise BusyError(
+            message, hint="wait for the backup or prune to end, and end live folders with `yester umount`: `yester status` lists them"
+        )
+
+    with ExitStack() as stack:
+        for name in (_BACKUP_LOCK_FILE, *sorted(name for name in names if _LIVE_LOCK.fullmatch(name)), _PRUNE_LOCK_FILE):
+            stack.enter_context(file_lock(path / name, refuse))
+        yield
+
+
 def _use(path: Path) -> AbstractContextManager[None]:
     """Hold the right to have the store open, which all may that only do not want to be alone.
 
@@ -581,7 +626,7 @@ def _use(path: Path) -> AbstractContextManager[None]:
     """
 
     def refuse(holder: str) -> None:
-        message = f"the store {path} is being compacted by {holder}; it was not opened"
+        message = f"the store {path} is being compacted or repaired by {holder}; it was not opened"
         raise BusyError(message, hint="try again when that has ended")
 
     return shared_lock(path / _USE_LOCK_FILE, refuse)
@@ -659,7 +704,12 @@ def _first_slot(parameters: Parameters, passphrase: str) -> Callable[[Environmen
     return put
 
 
-def _ask_for_key(environment: Environment, parameters: Parameters, unlock: "Unlock | None") -> "StoreKey":
+def ask_for_key(environment: Environment, parameters: Parameters, unlock: "Unlock | None") -> "StoreKey":
+    """The key of a store whose parameters and slots are in an environment.
+
+    Raises:
+        LockedError: nobody knows it.
+    """
     from yester.store.slots import LockedStore, read_slots  # noqa: PLC0415 (as in `use_key`)
 
     if unlock is None:
@@ -695,7 +745,7 @@ def _read_pins(view: ReadTransaction) -> dict[SnapshotId, Pin]:
 def _forget(transaction: WriteTransaction, ids: Collection[SnapshotId], now_ns: int) -> list[StoredSnapshot]:
     """See `Store.forget`."""
     found = []
-    generation = stored_number(transaction.get(Table.META, _GENERATION_KEY)) + 1
+    generation = stored_number(transaction.get(Table.META, GENERATION_KEY)) + 1
     for id_ in ids:
         if transaction.get(Table.PINS, id_) is not None:
             message = f"snapshot {id_.hex()[:12]} is pinned; nothing was forgotten"
@@ -772,8 +822,8 @@ def _log_left_out(key: bytes, error: YesterError) -> None:
 
 def count_generation(transaction: WriteTransaction) -> None:
     """Have everybody notice that snapshots came or went."""
-    generation = stored_number(transaction.get(Table.META, _GENERATION_KEY))
-    transaction.put(Table.META, _GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
+    generation = stored_number(transaction.get(Table.META, GENERATION_KEY))
+    transaction.put(Table.META, GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
 
 
 def snapshot_key(snapshot: Snapshot) -> bytes:
@@ -821,6 +871,19 @@ def _list_store(path: Path) -> set[str] | None:
         message = f"cannot look into the store {path}: {error.strerror}"
         raise StoreAccessError(message, hint="see whose it is, or name another with --store or YESTER_STORE") from error
     return names
+
+
+def _judge_copy(path: Path) -> None:
+    """Raises CorruptionError if the data file, which was copied here, has pages that do not belong together.
+
+    0.12 s for 340 MB with 70,000 files (2026-11-26): only pages of LMDB's trees are read.
+    """
+    # Somebody may be writing to it, and only the second look, which is slower, is not confused by that.
+    if are_pages_sound(path):
+        return
+    if problems := verify_data_file(path):
+        message = f"the store {path} was copied, moved or restored, and its database is not whole: {problems[0]}; nothing was changed"
+        raise CorruptionError(message, hint="copy it again while nothing writes to it; `yester repair` saves what it has")
 
 
 def _is_unfinished(path: Path, names: set[str]) -> bool:

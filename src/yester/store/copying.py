@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""Copying a store's data file byte by byte, before something dares to change it.
+
+The caller sees to it that nobody writes meanwhile: a copy of a file that is being written may be of no use.
+"""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from yester.errors import ConflictError, StoreAccessError, StoreFullError
+from yester.store.datafile import DATA_FILE
+
+
+def check_copy_folder(path: Path, folder: Path) -> None:
+    """Refuse a folder that is not missing or empty, is in the store `path`, or whose disk has no room for a copy of it.
+
+    Raises:
+        ConflictError, StoreFullError, StoreAccessError: nothing was changed.
+    """
+    resolved = folder.resolve()
+    if resolved.is_relative_to(path.resolve()):
+        message = f"{folder} is in the store {path}; nothing was changed"
+        raise ConflictError(message, hint="name a folder elsewhere for the copy, best on another disk")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            message = f"{folder} is there already and not an empty folder; nothing was copied, and nothing was changed"
+            raise ConflictError(message, hint="name a missing or empty folder for the copy")
+        size = (path / DATA_FILE).stat().st_size
+        disk = os.statvfs(next(parent for parent in (resolved, *resolved.parents) if parent.exists()))
+    except OSError as error:
+        message = f"cannot make a copy in {folder}: {error.strerror}; nothing was changed"
+        raise StoreAccessError(message, hint="name another folder for the copy") from error
+    if disk.f_bavail * disk.f_frsize < size:
+        raise _full(folder, size)
+
+
+def copy_data_file(path: Path, folder: Path) -> int:
+    """Copy the data file of the store `path` into `folder`, a store of its own then; durable on return. Returns its bytes.
+
+    Raises:
+        ConflictError, StoreFullError, StoreAccessError: as `check_copy_folder`; there is no copy.
+    """
+    check_copy_folder(path, folder)
+    target = folder / DATA_FILE
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with (path / DATA_FILE).open("rb") as source, target.open("xb") as copy:
+                os.fchmod(copy.fileno(), 0o600)
+                shutil.copyfileobj(source, copy, 1 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())
+                size = os.fstat(copy.fileno()).st_size
+            sync_folder(folder)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(folder, (path / DATA_FILE).stat().st_size) from error
+        message = f"the copy of {path} in {folder} could not be made: {error.strerror}; nothing was changed"
+        raise StoreAccessError(message, hint="name another folder for the copy") from error
+    return size
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _full(folder: Path, size: int) -> StoreFullError:
+    message = f"there is no room for a copy of the store in {folder}: it takes {size >> 20} MiB; nothing was changed"
+    return StoreFullError(message, hint="name a folder on another disk for the copy")

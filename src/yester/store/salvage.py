@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+"""Reading a damaged data file by its bytes alone: every row that can still be found, whatever has become of the pages around it.
+
+Never hands the file to LMDB, which may crash on it. Rows of an encrypted store come as they are stored, sealed. Rows come from two places:
+
+1. The trees of the newest usable meta page, walked from their roots. A page that is not what the walk expects is left out, with all that
+   only it leads to, and the walk goes on beside it. Two meta pages may be usable; where the newer one leads to nothing, the older is tried.
+2. Where the walk of a table met damage, the rest of the file, page by page: leaf pages that no walk came by, and runs of pages that begin
+   as a segment does. Pages that nothing uses any more hold rows as they were some time ago: they are left out, if the list of them is
+   sound; else the caller must judge what comes from there.
+
+Bytes are hostile: every number is compared with the file before it is followed, every page is read once, and no value is larger than
+`VALUE_BYTES_MAX`. Memory: a byte for each page.
+
+Reads the layout of LMDB 0.9 on 64-bit little-endian machines; see `store.datafile`.
+
+Reference: mdb.c of LMDB 0.9 (MDB_meta, MDB_page, MDB_node, MDB_db).
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
+
+from yester.errors import StoreAccessError
+from yester.store.datafile import DATA_FILE
+from yester.store.segments import HEADER_BYTES, begins_as_segment, segment_length
+
+if TYPE_CHECKING:
+    from yester.store.keys import StoreKey
+
+PAGE_BYTES = 4096
+"""What LMDB takes on all machines that we know of; believed where both meta pages are unreadable."""
+VALUE_BYTES_MAX = 64 << 20
+"""No value of ours is larger: a segment has at most 8 MiB and a little, a batch of a live folder some MiB."""
+_NO_PAGE = (1 << 64) - 1
+_DEPTH_MAX = 32
+"""LMDB's own limit."""
+
+_META_MAGIC = 0xBEEFC0DE
+_META = struct.Struct("<16xII8xQ")
+_DATABASE = struct.Struct("<IHHQQQQQ")
+_META_DATABASES_AT = 40
+_META_END = struct.Struct("<QQ")
+_META_END_AT = _META_DATABASES_AT + 2 * 48
+_PAGE = struct.Struct("<QHHHH")
+_NODE = struct.Struct("<HHHH")
+_NUMBER = struct.Struct("<Q")
+_IS_BRANCH, _IS_LEAF, _IS_OVERFLOW = 0x01, 0x02, 0x04
+_IS_BIG, _IS_DATABASE = 0x01, 0x02
+
+
+class Row(NamedTuple):
+    """A key and its value. `page` is where it was found."""
+
+    key: bytes
+    value: bytes
+    page: int
+
+
+@dataclass(slots=True)
+class WalkedTable:
+    """How the walk of a table went: how many rows it should have, and whether pages of it, or values, were not what they should be."""
+
+    name: bytes
+    root: int
+    entries: int
+    is_damaged: bool = False
+    rows: int = 0
+
+
+class _Node(NamedTuple):
+    """A node of a page: where its key begins, of how many bytes; `low` is the length of a value, or the number of a page below."""
+
+    key: bytes
+    low: int
+    flags: int
+    value_at: int
+
+
+@dataclass(slots=True)
+class _Meta:
+    free_entries: int
+    free_root: int
+    main_root: int
+    transaction: int
+
+
+class DataFile:
+    """A data file that is read by its bytes. A context manager. Not thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the data file of the store `path`.
+
+        Raises:
+            StoreAccessError: the operating system refuses.
+        """
+        self._path = path / DATA_FILE
+        try:
+            self._file: BinaryIO = self._path.open("rb")
+        except OSError as error:
+            message = f"cannot read {self._path}: {error.strerror}"
+            raise StoreAccessError(message) from error
+        self._size = os.fstat(self._file.fileno()).st_size
+        self.page_bytes = PAGE_BYTES
+        self._metas = self._read_metas()
+        self._pages = -(-self._size // self.page_bytes)
+        self._is_used = bytearray(self._pages)
+        self.tables: dict[bytes, WalkedTable] = {}
+        """What the main tree names. Tables that it does not name are damaged ones, for all that is known."""
+        self.knows_free_pages = False
+        """Whether stray rows are of pages in use only: told once one was asked for. Else they may be old."""
+        self._has_left_out = False
+        self.unreadable_bytes = 0
+        """What the disk did not give."""
+        self._find_tables()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def walk(self, name: bytes) -> Iterator[Row]:
+        """The rows of a table that its tree leads to, in the order of the tree; each page is visited once.
+
+        Afterwards `tables` says whether all of it could be read. A table that is not in `tables` has no rows.
+        """
+        table = self.tables.get(name)
+        if table is None:
+            return
+        for row in self._walk_tree(table):
+            table.rows += 1
+            yield row
+        table.is_damaged |= table.rows != table.entries
+
+    def iter_stray_rows(self) -> Iterator[Row]:
+        """The rows of leaf pages, of whatever table, that no walk came by, but for segments of several pages. Ask after all walks."""
+        self._leave_out_free_pages()
+        for number in range(2, self._pages):
+            if self._is_used[number]:
+                continue
+            page = self._read_page(number)
+            nodes = self._nodes(page, number, _IS_LEAF)
+            for node in nodes or ():
+                value = None if node.flags & _IS_DATABASE else self._value(page, node, is_stray=True)
+                if value is not None:
+                    yield Row(node.key, value, number)
+
+    def iter_stray_segments(self, key: "StoreKey | None") -> Iterator[bytes]:
+        """Segments of a store with this key that begin a page and that no walk came by, with the length that they state."""
+        self._leave_out_free_pages()
+        for number in range(2, self._pages):
+            at = number * self.page_bytes + _PAGE.size
+            length = 0 if self._is_used[number] else segment_length(partial(self._read, at), key)
+            if 0 < length <= VALUE_BYTES_MAX and at + length <= self._size:
+                yield self._read(at, length)
+
+    # The meta pages and the main tree.
+
+    def _read_metas(self) -> list[_Meta]:
+        """What the meta pages say, the newer first; fewer than two where one is damaged."""
+        sizes = [size for at in (0, *(1 << shift for shift in range(9, 17))) if (size := self._page_bytes_at(at))]
+        if sizes:
+            self.page_bytes = max(set(sizes), key=sizes.count)
+        metas = [meta for number in (0, 1) if (meta := self._read_meta(number)) is not None]
+        return sorted(metas, key=lambda meta: meta.transaction, reverse=True)
+
+    def _page_bytes_at(self, at: int) -> int:
+        """The size of pages that a meta page there states; 0 if there is none."""
+        found = self._read(at, _META_DATABASES_AT + 4)
+        if len(found) < _META_DATABASES_AT + 4 or _META.unpack_from(found)[0] != _META_MAGIC:
+            return 0
+        size = int.from_bytes(found[_META_DATABASES_AT:], "little")
+        return size if 512 <= size <= 65536 and not size & (size - 1) else 0
+
+    def _read_meta(self, number: int) -> _Meta | None:
+        page = self._read(number * self.page_bytes, self.page_bytes)
+        if len(page) < _META_END_AT + _META_END.size or _META.unpack_from(page)[0] != _META_MAGIC:
+            return None
+        *_, free_entries, free_root = _DATABASE.unpack_from(page, _META_DATABASES_AT)
+        main_root = _DATABASE.unpack_from(page, _META_DATABASES_AT + _DATABASE.size)[-1]
+        _last_page, transaction = _META_END.unpack_from(page, _META_END_AT)
+        return _Meta(free_entries, free_root, main_root, transaction)
+
+    def _find_tables(self) -> None:
+        """Read the main tree of the meta page that leads to more tables; of the newer one if that is equal."""
+        best: tuple[dict[bytes, WalkedTable], bytearray] = {}, self._is_used
+        self._free = WalkedTable(b"", _NO_PAGE, 0, is_damaged=True)
+        for meta in self._metas:
+            self._is_used = bytearray(self._pages)
+            tables = {}
+            main = WalkedTable(b"", meta.main_root, -1)
+            for row in self._walk_tree(main, wants_databases=True):
+                if len(row.value) == _DATABASE.size:
+                    *_, entries, root = _DATABASE.unpack(row.value)
+                    tables[row.key] = WalkedTable(row.key, root, entries)
+            if len(tables) > len(best[0]) or meta is self._metas[0]:
+                best = tables, self._is_used
+                self._free = WalkedTable(b"", meta.free_root, meta.free_entries)
+        self.tables, self._is_used = best
+
+    def _leave_out_free_pages(self) -> None:
+        """Count the pages that nothing uses as used: rows there are old ones. Not where their list cannot be read as a whole."""
+        if self._has_left_out:
+            return
+        self._has_left_out = True
+        free = self._free
+        numbers: set[int] = set()
+        for row in self._walk_tree(free):
+            free.rows += 1
+            count = min(int.from_bytes(row.value[: _NUMBER.size], "little"), len(row.value) // _NUMBER.size - 1)
+            numbers.update(struct.unpack_from(f"<{max(0, count)}Q", row.value, _NUMBER.size))
+        self.knows_free_pages = not free.is_damaged and free.rows == free.entries
+        if self.knows_free_pages:
+            for number in numbers:
+                if number < self._pages:
+                    self._is_used[number] = 1
+
+    # Trees.
+
+    def _walk_tree(self, table: WalkedTable, *, wants_databases: bool = False) -> Iterator[Row]:
+        """The rows below a root, as far as they can be read; notes with the table if that is not all."""
+        if table.root == _NO_PAGE:
+            return  # an empty tree has no root
+        waiting = [(table.root, 1)]
+        while waiting:
+            number, depth = waiting.pop()
+            if depth > _DEPTH_MAX or not 2 <= number < self._pages or self._is_used[number]:
+                table.is_damaged = True
+                continue
+            page = self._read_page(number)
+            branches = self._nodes(page, number, _IS_BRANCH)
+            if branches is not None:
+                self._is_used[number] = 1
+                waiting += [(node.low | node.flags << 32, depth + 1) for node in reversed(branches)]
+                continue
+            leaves = self._nodes(page, number, _IS_LEAF)
+            if leaves is None:
+                table.is_damaged = True
+                continue
+            self._is_used[number] = 1
+            for node in leaves:
+                value = self._value(page, node) if bool(node.flags & _IS_DATABASE) is wants_databases else None
+                if value is None:
+                    table.is_damaged = True
+                else:
+                    yield Row(node.key, value, number)
+
+    def _nodes(self, page: bytes, number: int, kind: int) -> list[_Node] | None:
+        """The nodes of a page; None if it is not a page of this kind and number. A node that cannot be is left out, with all after it."""
+        if len(page) < self.page_bytes:
+            return None
+        stated, _pad, flags, lower, upper = _PAGE.unpack_from(page)
+        if stated != number or flags & 0x7F & ~0x10 != kind or not _PAGE.size <= lower <= upper <= self.page_bytes or lower & 1:
+            return None
+        nodes = []
+        for index in range((lower - _PAGE.size) // 2):
+            at = int.from_bytes(page[_PAGE.size + 2 * index : _PAGE.size + 2 * index + 2], "little")
+            if not lower <= at <= self.page_bytes - _NODE.size:
+                continue
+            low, high, node_flags, key_bytes = _NODE.unpack_from(page, at)
+            value_at = at + _NODE.size + key_bytes
+            if value_at <= self.page_bytes:
+                nodes.append(_Node(page[at + _NODE.size : value_at], low | high << 16, node_flags, value_at))
+        return nodes
+
+    def _value(self, page: bytes, node: _Node, *, is_stray: bool = False) -> bytes | None:
+        """The value of a leaf's node; None if it is not where it should be."""
+        if not node.flags & _IS_BIG:
+            end = node.value_at + node.low
+            return page[node.value_at : end] if end <= self.page_bytes else None
+        if node.low > VALUE_BYTES_MAX or node.value_at + _NUMBER.size > self.page_bytes:
+            return None
+        [first] = _NUMBER.unpack_from(page, node.value_at)
+        count = -(-(_PAGE.size + node.low) // self.page_bytes)
+        if not 2 <= first <= self._pages - count or any(self._is_used[first : first + count]):
+            return None
+        start = first * self.page_bytes + _PAGE.size
+        if is_stray and begins_as_segment(self._read(start, HEADER_BYTES)):
+            return None  # see `iter_stray_segments`
+        value = self._read(start, node.low)
+        if len(value) < node.low:
+            return None
+        if not is_stray:
+            self._is_used[first : first + count] = b"\1" * count
+        return value
+
+    # Bytes.
+
+    def _read_page(self, number: int) -> bytes:
+        return self._read(number * self.page_bytes, self.page_bytes)
+
+    def _read(self, offset: int, count: int) -> bytes:
+        """The bytes there; fewer beyond the end of the file, and zeros where the disk gives none."""
+        try:
+            return os.pread(self._file.fileno(), count, offset)
+        except OSError:
+            found = bytearray()
+            for at in range(offset, min(offset + count, self._size), PAGE_BYTES):
+                length = min(PAGE_BYTES, offset + count - at)
+                try:
+                    found += os.pread(self._file.fileno(), length, at)
+                except OSError:
+                    found += bytes(length)
+                    self.unreadable_bytes += length
+            return bytes(found)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""A new data file from what can be read of a damaged one.
+
+`tests/faults/test_repair.py` does damage of every kind, here is what needs a certain one.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.encrypted import unlock
+from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
+from tests.engine.sandbox import MakeStore
+from yester.core.node_row import NodeRow
+from yester.engine.check import check
+from yester.engine.repair import RepairOptions, RepairReport, repair
+from yester.errors import BusyError, CorruptionError, LockedError
+from yester.store.datafile import DATA_FILE
+from yester.store.live import LiveFolders
+from yester.store.lmdb import Environment, Table
+from yester.store.salvage import DataFile
+from yester.store.store import Store
+
+PAGE = 4096
+HOLD_OPEN = """
+import sys
+from pathlib import Path
+from tests.encrypted import unlock
+from yester.store.store import Store
+with Store.open(Path(sys.argv[1]), unlock=unlock):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
+def path(make_store: MakeStore, request: pytest.FixtureRequest) -> Path:
+    """A store with some of everything; closed."""
+    store = make_store(chunking=SMALL_CHUNKS, may_be_damaged=True, is_encrypted=request.param)
+    stored = [publish(store, {f"f{number}": random.Random(number).randbytes(20_000), "same": b"1" * 5000}) for number in range(4)]
+    store.pin(stored[1].id, now_ns=T0_NS, message="keep")
+    store.forget([stored[3].id], now_ns=T0_NS)
+    store.environment.write(lambda transaction: transaction.put(Table.META, b"of a later release", b"kept"))
+    store.close()
+    return store.path
+
+
+def zero_page(path: Path, number: int) -> None:
+    with (path / DATA_FILE).open("r+b") as file:
+        file.seek(number * PAGE)
+        file.write(bytes(PAGE))
+
+
+def page_of(path: Path, table: Table) -> int:
+    """A leaf page with rows of a table."""
+    with DataFile(path) as file:
+        return next(file.walk(table.value)).page
+
+
+def mend(path: Path) -> RepairReport:
+    report = repair(path, RepairOptions(), unlock=unlock)
+    with Store.open(path, unlock=unlock) as store:
+        assert check(store, read_data=True).findings == report.after.findings
+    return report
+
+
+@pytest.mark.parametrize("table", [Table.CHUNKS, Table.SNAPSHOT_IDS, Table.SEGMENTS])
+def test_what_can_be_made_again_is(path: Path, table: Table) -> None:
+    with Store.open(path, unlock=unlock) as store:
+        before = store.snapshots(), store.forgotten_snapshots(), store.pins(), store.parameters
+    zero_page(path, page_of(path, table))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.is_whole or table is Table.SEGMENTS
+    with Store.open(path, unlock=unlock) as store:
+        assert (store.snapshots(), store.forgotten_snapshots(), store.pins(), store.parameters) == before
+        assert store.environment.get(Table.META, b"of a later release") == b"kept"
+
+
+def test_without_the_page_that_names_the_tables_all_is_found_by_its_bytes(path: Path) -> None:
+    with Store.open(path, unlock=unlock) as store:
+        before = store.snapshots(), store.forgotten_snapshots(), store.pins(), store.parameters
+    zero_page(path, 0)
+    zero_page(path, 1)
+    report = mend(path)
+    assert report.pages is not None
+    assert report.is_whole
+    assert report.pages.stray_segments == report.pages.segments > 0
+    with Store.open(path, unlock=unlock) as store:
+        assert (store.snapshots(), store.forgotten_snapshots(), store.pins(), store.parameters) == before
+
+
+@pytest.mark.parametrize("path", [False], ids=["plain"], indirect=True)
+def test_lost_parameters_are_replaced(path: Path) -> None:
+    zero_page(path, page_of(path, Table.META))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.has_new_parameters
+    assert report.is_whole
+
+
+@pytest.mark.parametrize("path", [True], ids=["encrypted"], indirect=True)
+def test_an_encrypted_store_needs_its_key_and_is_left_as_it_is_where_that_is_lost(path: Path) -> None:
+    whole = (path / DATA_FILE).read_bytes()
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    with pytest.raises(LockedError):
+        repair(path, RepairOptions())
+    assert (path / DATA_FILE).read_bytes() == before
+    (path / DATA_FILE).write_bytes(whole)
+    zero_page(path, page_of(path, Table.META))
+    before = (path / DATA_FILE).read_bytes()
+    with pytest.raises(CorruptionError, match="nothing was changed"):
+        repair(path, RepairOptions(), unlock=unlock)
+    assert (path / DATA_FILE).read_bytes() == before
+
+
+def test_the_old_file_is_kept_and_nothing_else_is_left(path: Path) -> None:
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    (path / "repair.tmp").mkdir()
+    (path / "repair.tmp" / "left over").touch()
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.kept_as is not None
+    assert report.pages.kept_as.read_bytes() == before
+    names = {DATA_FILE, report.pages.kept_as.name, "lock.mdb", "data.id", "leases"}
+    assert {name for name in os.listdir(path) if name.count(".lock") == 0} == names
+
+
+def test_a_dry_run_only_tells(path: Path) -> None:
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    report = repair(path, RepairOptions(is_dry_run=True), unlock=unlock)
+    assert report.pages is not None
+    assert report.pages.problems
+    assert not report.is_whole
+    assert (path / DATA_FILE).read_bytes() == before
+    assert "repair.tmp" not in os.listdir(path)
+
+
+def test_a_copy_is_made_of_the_damaged_file(path: Path, tmp_path: Path) -> None:
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    repair(path, RepairOptions(copy_to=tmp_path / "copy"), unlock=unlock)
+    assert (tmp_path / "copy" / DATA_FILE).read_bytes() == before
+
+
+def test_what_is_no_store_is_left_as_it_is(tmp_path: Path) -> None:
+    for number, data in enumerate([b"", bytes(100_000), random.Random(1).randbytes(100_000)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / DATA_FILE).write_bytes(data)
+        with pytest.raises(CorruptionError, match="nothing was changed"):
+            repair(folder, RepairOptions())
+        assert (folder / DATA_FILE).read_bytes() == data
+
+
+def test_a_database_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
+    with Environment(tmp_path, create=True) as environment:
+        environment._env.open_db(b"theirs")
+    before = (tmp_path / DATA_FILE).read_bytes()
+    with pytest.raises(CorruptionError, match=r"nothing in .* is from a store; nothing was changed"):
+        repair(tmp_path, RepairOptions())
+    assert (tmp_path / DATA_FILE).read_bytes() == before
+
+
+def _live(path: Path, names: list[str]) -> None:
+    row = NodeRow(1, bytes(16), 0o40755, 0, 0, 0, 0, 0, 0, 0, ())
+    with Store.open(path, unlock=unlock) as store:
+        for name in names:
+            LiveFolders(store.environment).create(name, next_node=2, nodes={1: msgspec.msgpack.encode(row)})
+
+
+def test_live_folders_are_kept_where_no_row_of_theirs_is_lost(path: Path) -> None:
+    _live(path, ["one", "two"])
+    with Store.open(path, unlock=unlock) as store:
+        before = [LiveFolders(store.environment).load(name) for name in ("one", "two")]
+    zero_page(path, page_of(path, Table.CHUNKS))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.lost_live_folders == []
+    with Store.open(path, unlock=unlock) as store:
+        assert [LiveFolders(store.environment).load(name) for name in ("one", "two")] == before
+
+
+def test_a_live_folder_that_may_lack_a_row_is_not_believed(path: Path) -> None:
+    """It would show old bytes, or none, for what was written."""
+    _live(path, ["one", "two"])
+    zero_page(path, page_of(path, Table.LIVE_NODES))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.lost_live_folders == ["one", "two"]
+    with Store.open(path, unlock=unlock) as store:
+        assert LiveFolders(store.environment).names() == []
+        assert store.environment.get(Table.LIVE_FOLDERS, b"one") is None
+
+
+def test_one_damaged_live_folder_does_not_cost_the_other(path: Path) -> None:
+    _live(path, ["one", "two"])
+    with Store.open(path, unlock=unlock) as store:
+        store.environment.write(lambda transaction: transaction.put(Table.LIVE_FOLDERS, b"one", msgspec.msgpack.encode("junk")))
+    zero_page(path, page_of(path, Table.CHUNKS))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.lost_live_folders == ["one"]
+    with Store.open(path, unlock=unlock) as store:
+        assert LiveFolders(store.environment).names() == ["two"]
+        assert [key[:4] for key, _ in _rows(store, Table.LIVE_NODES)] == [b"\0\0\0\2"]
+
+
+def _rows(store: Store, table: Table) -> list[tuple[bytes, bytes]]:
+    with store.environment.read() as view:
+        return [(key, bytes(value)) for key, value in view.iterate(table)]
+
+
+def test_it_is_refused_while_a_mount_has_the_old_file(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD_OPEN, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        zero_page(path, page_of(path, Table.SNAPSHOT_IDS))
+        before = (path / DATA_FILE).read_bytes()
+        with pytest.raises(BusyError, match=r"is open in other processes .*; nothing was changed"):
+            repair(path, RepairOptions(), unlock=unlock)
+        assert (path / DATA_FILE).read_bytes() == before
+        other.communicate()
+    assert mend(path).is_whole
