@@ -14,7 +14,8 @@
     │   └── StoreFullError  the disk under the store has no room
     ├── StoreAccessError    the operating system refuses the store: permissions, I/O errors
     ├── MountError          FUSE is missing, not permitted, or refuses the mount point
-    └── HookError           a command that had to run before a backup failed
+    ├── HookError           a command that had to run before a backup failed
+    └── TimerError          systemd or cron refuses what should start backups
 
 Families follow what a caller can do about it. Missing is not corrupt: `NotFoundError` is raised where a person named
 something that is not there, `CorruptionError` where the store itself refers to it. Nothing parses the messages.
@@ -87,3 +88,7 @@ class MountError(YesterError):
 
 class HookError(YesterError):
     """A command that a person has run before a backup failed, and so nothing was backed up."""
+
+
+class TimerError(YesterError):
+    """systemd or cron refuses what should start backups."""

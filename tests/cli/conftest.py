@@ -35,6 +35,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.setenv("YESTER_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in ("XDG_CONFIG_HOME", "YESTER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
 
     def run_command(*arguments: str | Path) -> Finished:
         capfd.readouterr()
@@ -58,3 +60,35 @@ def folder(tmp_path: Path) -> Path:
     (folder / "old" / "bob.txt").write_text("dear Bob\n")
     (folder / "link").symlink_to("ann.txt")
     return folder
+
+
+@pytest.fixture
+def cron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A crontab program that keeps its text in a file, which this is; there is none yet, and no systemd.
+
+    A file `broken` beside it makes that unreadable. Nothing else of the system is on the PATH.
+    """
+    table, programs = tmp_path / "crontab.txt", tmp_path / "programs"
+    programs.mkdir()
+    make_program(
+        programs / "crontab",
+        f"""
+case "$1" in
+    -l) [ -e {tmp_path}/broken ] && {{ echo 'cannot open the spool' >&2; exit 1; }}
+        [ -e {table} ] || {{ echo 'no crontab for ann' >&2; exit 1; }}
+        exec /bin/cat {table};;
+    -) exec /bin/cat > {table};;
+esac
+""",
+    )
+    (programs / "env").symlink_to("/usr/bin/env")
+    monkeypatch.setenv("PATH", str(programs))
+    for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    return table
+
+
+def make_program(path: Path, script: str) -> None:
+    """A program that is a shell script."""
+    path.write_text(f"#!/bin/sh\n{script}")
+    path.chmod(0o755)

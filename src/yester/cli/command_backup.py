@@ -11,10 +11,21 @@ from pathlib import Path
 
 import click
 
+from yester.cli.config import read_config
+from yester.cli.configured_backup import hooks_on_top, options_on_top, source_to_back_up
 from yester.cli.hook_options import HookReport, hook_options
 from yester.cli.interrupting import interrupted_like_ctrl_c
 from yester.cli.memory import remember
-from yester.cli.options import HostPath, SourcePath, json_option, open_or_create, open_store, store_option
+from yester.cli.options import (
+    HostPath,
+    SourcePath,
+    current_config_path,
+    json_option,
+    open_or_create,
+    open_store,
+    store_of,
+    store_option,
+)
 from yester.cli.output import json_name, print_json, show_name, show_size, show_text
 from yester.cli.passphrases import Unlocker
 from yester.cli.progress import FileProgress, show_progress
@@ -32,8 +43,8 @@ _SECONDS = click.FloatRange(0.1, 10.0**9)
 
 
 @click.command("backup")
-@click.argument("paths", nargs=-1, required=True, type=SourcePath())
-@click.option("--name", default="", metavar="SOURCE", help="What to call the source. Default: the last part of the first path.")
+@click.argument("paths", nargs=-1, type=SourcePath())
+@click.option("--name", default="", metavar="SOURCE", help="What to call the source; alone, one of the configuration. Default: from PATHS.")
 @click.option("--exclude", "-e", multiple=True, metavar="RULE", help="Leave out what this rule matches (as in .gitignore).")
 @click.option("--exclude-from", multiple=True, metavar="FILE", type=HostPath(), help="Read rules from a file.")
 @click.option("--exclude-caches", is_flag=True, help="Leave out what is in folders that hold a CACHEDIR.TAG.")
@@ -83,9 +94,12 @@ def command(
     With --watch it stays and backs up again after each change, when nothing changed for --quiet seconds. Where that cannot be heard of
     it looks every --every seconds. Ctrl-C or SIGTERM ends it, after a last backup of what changed.
 
+    Without PATHS, --name says which source of the configuration to back up; what else is given comes on top of what that says.
+
     \b
     Examples:
       yester backup ~/Documents
+      yester backup --name Documents
       yester backup ~/Documents ~/Pictures --name home --exclude '*.tmp'
       yester backup / --name system --one-file-system --exclude /proc --exclude /sys
       yester backup ~/Documents --watch
@@ -97,6 +111,11 @@ def command(
     tune_process(kept_bytes=64 * MIB)
     options = BackupOptions(name, exclude, exclude_from, exclude_caches, one_file_system, tags, message, only_if_changed=watch)
     hooks = Hooks(before, after, on_failure, hook_timeout_s, ignore_hook_failure)
+    if not paths:
+        config = read_config(current_config_path())
+        configured = source_to_back_up(config, name)
+        paths, options, hooks = configured.paths, options_on_top(configured.options, options), hooks_on_top(configured.hooks, hooks)
+        store_path = store_of(config, name, store_path)
     source = name or default_source_name([Path(os.path.abspath(path)) for path in paths])
     check_source_name(source)
     run = _Run(store_path, source, paths, options, hooks)

@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from yester.cli.desktop_files import FILE_MANAGERS, ICON, LABEL, Folders, Outcome, State, install, look, remove
+from yester.cli.notifications import notify
 from yester.cli.options import HostPath, json_option
 from yester.cli.output import print_json, print_table
+from yester.cli.own_program import own_program
 from yester.cli.passphrases import Unlocker
 from yester.errors import MountError, NotFoundError, StoreAccessError, UsageError, YesterError
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from yester.fs.mount_table import MountedAt
 
 SKIPPED = 3
-_MESSAGE_WAIT_S = 2.0
-"""A notification service answers within milliseconds; one that hangs must not keep the menu's command alive."""
 _SNAPDIR = ".snapshots"
 
 
@@ -155,8 +155,7 @@ def _own_command() -> list[str]:
     Raises:
         UsageError: it is installed in a folder whose name the files cannot hold.
     """
-    found = shutil.which(sys.argv[0])
-    program = [os.path.abspath(found)] if found and os.path.basename(found) == "yester" else [sys.executable, "-m", "yester"]
+    program = own_program()
     if not all(word.isprintable() and "%" not in word for word in program):
         message = f"the name of {program[0]!r} cannot be written into the files of a file manager; nothing was changed"
         raise UsageError(message, hint="install yester in a folder whose name has printable characters only, and no %")
@@ -265,20 +264,14 @@ def _show_message(error: YesterError) -> None:
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
     text = f"{error.message}\n\n{error.hint}".strip()
-    tries: list[tuple[list[str], Callable[[list[str]], bool]]] = [
-        (["notify-send", "--app-name=yester", f"--icon={ICON}", "--", LABEL, escape(text, quote=False)], _succeeds),
-        (["zenity", "--info", "--no-markup", f"--title={LABEL}", f"--text={text}"], _starts),
-        (["kdialog", "--title", LABEL, "--msgbox", escape(text, quote=False)], _starts),
-    ]
-    for words, run in tries:
-        if shutil.which(words[0]) and run(words):
+    if notify(LABEL, text, icon=ICON):
+        return
+    for words in (
+        ["zenity", "--info", "--no-markup", f"--title={LABEL}", f"--text={text}"],
+        ["kdialog", "--title", LABEL, "--msgbox", escape(text, quote=False)],
+    ):
+        if shutil.which(words[0]) and _starts(words):
             return
-
-
-def _succeeds(words: list[str]) -> bool:
-    with suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_MESSAGE_WAIT_S).returncode == 0
-    return False
 
 
 def _starts(words: list[str]) -> bool:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from yester.cli.config import read_config
+from yester.cli.configured_policies import configured_policies
 from yester.cli.keep_options import keep_options
-from yester.cli.options import SnapshotName, json_option, open_store, store_option
+from yester.cli.options import SnapshotName, current_config_path, json_option, open_store, store_option
 from yester.cli.output import json_time, print_json, print_table, show_size, show_text, show_time
 from yester.cli.records import snapshot_json
 from yester.core.retention import GRACE_NS, Policy
@@ -52,8 +54,9 @@ def command(
     """Thin snapshots out: keep what the --keep options say of each SOURCE, or of all, and forget the rest.
 
     Kept is what any of these options keeps, and always the newest snapshot of a source and what is pinned (`yester pin`).
-    Without any of them, the versions of live folders are thinned by their own policy: all of the last hour, hourly for a day,
-    daily for a month, weekly for a year, then monthly; and those with a remark. Single snapshots can be named by SOURCE@NAME or id.
+    Without any of them, sources are thinned by the policies of the configuration (`yester policy`). Versions of live folders that have
+    none there: all of the last hour, hourly for a day, daily for a month, weekly for a year, then monthly; and those with a remark.
+    Single snapshots can be named by SOURCE@NAME or id.
 
     A forgotten snapshot can be had back for at least 7 days with `yester undelete`, and seen in `forgotten/` of a mount. Its space
     is given back after that.
@@ -84,7 +87,9 @@ def command(
             named = forget_named(store, names, is_last_meant=is_meant, now_ns=now_ns, dry_run=dry_run)
             outcome.verdicts += map(Verdict, named)
         else:
-            outcome.policies = find_policies(store, names, policy)
+            outcome.policies = find_policies(
+                store, names, policy, configured_policies(read_config(current_config_path())) if policy is None else None
+            )
             left_alone = [] if names else [source for source in sources if source not in outcome.policies]
             decide = judge if dry_run else thin
             for source, its_policy in outcome.policies.items():

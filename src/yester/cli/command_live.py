@@ -9,11 +9,15 @@ from pathlib import Path
 
 import click
 
+from yester.cli.config import read_config
+from yester.cli.configured_policies import find_policy
 from yester.cli.daemon import mount_options, no_fuse, run_mount
 from yester.cli.memory import remember
-from yester.cli.options import HostPath, SnapshotName, open_or_create, store_option, unlock_before_fork
+from yester.cli.options import HostPath, SnapshotName, current_config_path, open_or_create, store_option, unlock_before_fork
 from yester.core.records import Entry
+from yester.core.retention import LIVE_POLICY
 from yester.errors import UsageError
+from yester.store.live import source_of
 from yester.store.store import Store
 
 _SECONDS = click.FloatRange(0.1, 10.0**9)
@@ -44,7 +48,8 @@ def command(
 
     What is written goes into the store, at the latest within a second, with `fsync` at once. Versions are snapshots of the source
     live/N; each folder shows its own in `.snapshots`, which is not listed. The store and the folder are made on first use.
-    Versions thin out with time: all of the last hour stay, hourly for a day, daily for a month, weekly for a year, then monthly.
+    Versions thin out with time: all of the last hour stay, hourly for a day, daily for a month, weekly for a year, then monthly, or
+    as the policy of live/N says that is there when it is mounted (`yester policy set`).
 
     End it with `yester umount MNT`, and go on any time with the same command.
 
@@ -65,6 +70,7 @@ def command(
 
     name = name or default_source_name([Path(os.path.abspath(mount_point))])
     check_source_name(name)
+    policy = find_policy(read_config(current_config_path()), source_of(name)) or LIVE_POLICY
     store_path = Path(os.path.abspath(store_path))  # the process that serves leaves the folder it was started in
     options = MountOptions(allow_other=allow_other)
     check_fuse(options)
@@ -75,7 +81,7 @@ def command(
     def serve(on_ready: Callable[[], None]) -> None:
         with open_or_create(store_path, unlock=unlock) as store:
             entry = _find_folder(store, start) if start is not None else None
-            serve_live(store, LiveOptions(name, entry, Pace(quiet_s, interval_s)), resolved, options, on_ready)
+            serve_live(store, LiveOptions(name, entry, Pace(quiet_s, interval_s), policy), resolved, options, on_ready)
             remember(store)
 
     run_mount(resolved, serve, log_file=log_file, in_foreground=foreground)

@@ -17,6 +17,7 @@ import click
 
 from yester.cli.options import HostPath
 from yester.cli.output import print_error
+from yester.cli.state_folder import state_folder
 from yester.cli.tuning import MIB, tune_process
 from yester.errors import MountError, YesterError
 
@@ -61,7 +62,7 @@ def run_mount(mount_point: Path, serve: Serve, *, log_file: Path | None, in_fore
         _start_log(log_file)
         serve(_settle)
         return
-    log_file = log_file or _default_log()
+    log_file = log_file or state_folder() / "mount.log"
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -125,11 +126,6 @@ def _detach() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-
-
-def _default_log() -> Path:
-    state_home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state_home) / "yester" / "mount.log"
 
 
 def _start_log(log_file: Path | None) -> None:

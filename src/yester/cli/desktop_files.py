@@ -15,7 +15,6 @@ Knows nothing of stores, mounts or the screen, and does not tell a file manager 
 
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +23,8 @@ from enum import Enum
 from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape
+
+from yester.engine.replace_file import replace_file
 
 FILE_MANAGERS = ("thunar", "nautilus", "nemo", "dolphin")
 """Also the names of their programs."""
@@ -173,20 +174,11 @@ def _can_run(part: "Part") -> bool:
 
 
 def _replace(path: Path, data: bytes, *, is_executable: bool) -> None:
-    """Give a file new content in one step; it keeps its permissions, and a symlink to it stays one."""
-    path = Path(os.path.realpath(path))
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777 if is_executable else 0o666), "wb") as file:
-        try:
-            with suppress(FileNotFoundError):
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode) | (0o100 if is_executable else 0))
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            new.replace(path)
-        except BaseException:
-            new.unlink()
-            raise
+    """Give a file new content; it keeps its permissions."""
+    mode = 0o777 if is_executable else 0o666
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.stat().st_mode) | (0o100 if is_executable else 0)
+    replace_file(path, data, mode=mode)
 
 
 # --- what is in a file. Both kinds have

@@ -14,6 +14,7 @@ from typing import TypeVar
 import click
 
 from yester.cli.output import show_time
+from yester.cli.state_folder import state_folder
 from yester.core.printable import printable
 from yester.engine.hooks import TIMEOUT_S, HookRun, Occasion
 
@@ -84,8 +85,7 @@ def write_log(run: HookRun, source: str) -> Path | None:
 
     Lines of its output begin with a bar, so that none can pass for another entry.
     """
-    state_home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    log = Path(state_home) / "yester" / "hooks.log"
+    log = state_folder() / "hooks.log"
     head = f"{show_time(time.time_ns())} {printable(source)} {run.occasion.value} {run.name}"
     lines = [f"{head} {run.problem or 'ended well'}, after {run.seconds:.1f} s"]
     if run.dropped_bytes:

@@ -35,6 +35,9 @@ COMMANDS = {
     "rewind": "Make a live folder as it was at a time.",
     "status": "Show live folders and mounts.",
     "umount": "End a mount.",
+    "schedule": "Have sources backed up by themselves.",
+    "policy": "Say what to keep of snapshots.",
+    "config": "Edit and check the configuration.",
     "desktop": 'Put "Previous versions" into menus of file managers.',
     "forget": "Thin snapshots out by a policy, or forget single ones.",
     "undelete": "Have forgotten snapshots back.",
@@ -70,8 +73,9 @@ class CommandGroup(click.Group):
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", "config_file", metavar="FILE", default=None, help="Use another configuration.")
 @click.version_option(package_name="yester")
-def cli() -> None:
+def cli(config_file: str | None) -> None:  # options.current_config_path asks for it
     """Keep every version of your files, and see them as ordinary folders.
 
     \b
@@ -80,7 +84,8 @@ def cli() -> None:
       yester mount ~/Snapshots             then look into ~/Snapshots with any file manager
       yester log ~/Documents/report.odt    the versions of one file
 
-    The store is --store DIR, else $YESTER_STORE, else ~/.local/share/yester/store.
+    The store is --store DIR, else $YESTER_STORE, else what the configuration says, else ~/.local/share/yester/store. The configuration is
+    --config FILE, else $YESTER_CONFIG, else ~/.config/yester/config.toml; it need not be there.
 
     Shell completion: eval "$(_YESTER_COMPLETE=bash_source yester)" in ~/.bashrc (zsh_source, fish_source for others).
 

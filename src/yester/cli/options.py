@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from yester.cli.memory import changes_missing, remember
@@ -17,6 +18,7 @@ from yester.errors import ConflictError, NotFoundError, UsageError, YesterError
 from yester.store.store import Store
 
 if TYPE_CHECKING:
+    from yester.cli.config import Config
     from yester.store.slots import Unlock
 
 
@@ -99,7 +101,7 @@ def store_option(function: Function) -> Function:
     """`--store DIR`, given to the command as `store_path`, and how to open it if it is encrypted (`open_store` knows)."""
     store = click.option(
         "--store", "store_path", metavar="DIR", type=HostPath(), default=None, callback=_store_path,
-        help="The store. Default: $YESTER_STORE, else ~/.local/share/yester/store.",
+        help="The store. Default: $YESTER_STORE, else what the configuration says, else ~/.local/share/yester/store.",
     )  # fmt: skip
     return store(passphrase_options(function))
 
@@ -167,10 +169,37 @@ def open_or_create(path: Path, *, unlock: "Unlock | None" = None) -> Store:
         return store
 
 
-def _store_path(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:
+def current_config_path() -> Path:
+    """Where the configuration of the command that runs is, whether it exists or not.
+
+    Raises:
+        UsageError: `--config` says nothing.
+    """
+    from yester.cli.config import config_path
+
+    return config_path(click.get_current_context().find_root().params.get("config_file"))
+
+
+def is_store_given() -> bool:
+    """Whether the command that runs was given a store by `--store`, instead of by its surroundings."""
+    return click.get_current_context().get_parameter_source("store_path") is ParameterSource.COMMANDLINE
+
+
+def store_of(config: "Config", source: str, store_path: Path) -> Path:
+    """Where a source is: in the store that `--store` gave this command, else in its own as the configuration says, else in `store_path`."""
+    configured = config.sources.get(source)
+    return store_path if is_store_given() or configured is None else configured.store or store_path
+
+
+def _store_path(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:
     if value is not None:
         return value
     if os.environ.get("YESTER_STORE"):
         return Path(os.environ["YESTER_STORE"])
+    from yester.cli.config import config_path, read_store
+
+    configured = read_store(config_path(context.find_root().params.get("config_file")))
+    if configured is not None:
+        return configured
     data_home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return Path(data_home) / "yester" / "store"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Where commands get the passphrase of an encrypted store from.
 
-In this order: `--passphrase-file`, `--passphrase-command`, `$YESTER_PASSPHRASE`, the system's keyring if it has one for the store, a
-question on the terminal. A recovery key is taken wherever a passphrase is. Passphrases are never in arguments, where all users of the
-computer could read them, and are not handed to other programs.
+In this order: `--passphrase-file`, `--passphrase-command`, `$YESTER_PASSPHRASE`, what the configuration says, the system's keyring
+if it has one for the store, a question on the terminal. A recovery key is taken wherever a passphrase is.
+
+Passphrases are never in arguments, where all users of the computer could read them, and are not handed to other programs.
 """
 
 import getpass
@@ -76,6 +77,9 @@ class Unlocker:
         if given is not None:
             return self._try(locked, given)
         with suppress(LockedError):
+            if (configured := _configured_passphrase()) is not None:
+                return self._try(locked, configured)
+        with suppress(LockedError):
             if (kept := _from_keyring(locked.parameters.store_id)) is not None:
                 return self._try(locked, kept)
         if not self._may_ask or not _is_terminal():
@@ -119,6 +123,23 @@ def given_passphrase() -> str | None:
     if _COMMAND in meta:
         return _run_passphrase_command(meta[_COMMAND])
     return os.environ.get(PASSPHRASE_VARIABLE) or None
+
+
+def _configured_passphrase() -> str | None:
+    """The passphrase that the configuration tells; None if it tells none. It may be that of another store.
+
+    Raises:
+        UsageError: the file cannot be read, the command fails, or either gives nothing.
+    """
+    if click.get_current_context(silent=True) is None:
+        return None
+    from yester.cli.config import read_config
+    from yester.cli.options import current_config_path
+
+    config = read_config(current_config_path())
+    if config.passphrase_file is not None:
+        return read_passphrase_file(config.passphrase_file)
+    return _run_passphrase_command(config.passphrase_command) if config.passphrase_command else None
 
 
 def new_passphrase(file: Path | None, *, question: str = "new passphrase") -> str:

@@ -94,7 +94,7 @@ def back_up(
     folders = [Path(os.path.abspath(path)) for path in paths]
     source = options.source or default_source_name(folders)
     check_source_name(source)
-    _check_paths(folders)
+    check_paths(folders)
     for text in (*options.tags, options.message):
         check_text(text)
     rules = _command_line_rules(options)
@@ -158,7 +158,8 @@ def check_source_name(source: str) -> None:
         raise UsageError(message, hint="choose another with --name")
 
 
-def _check_paths(folders: list[Path]) -> None:
+def check_paths(folders: list[Path]) -> None:
+    """Raises UsageError or NotFoundError unless these absolute paths are there and can be backed up together."""
     if not folders:
         message = "no folder to back up was named"
         raise UsageError(message)
@@ -166,6 +167,11 @@ def _check_paths(folders: list[Path]) -> None:
         if not os.path.lexists(folder):
             message = f"{folder} does not exist; nothing was backed up"
             raise NotFoundError(message)
+    check_side_by_side(folders)
+
+
+def check_side_by_side(folders: list[Path]) -> None:
+    """Raises UsageError unless one snapshot can hold all of these absolute paths, whether they are there or not."""
     names = [folder.name for folder in folders]
     if len(folders) > 1 and "" in names:
         message = "/ cannot be backed up together with other folders: it holds them"

@@ -11,7 +11,7 @@ Threads: as `Store`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -47,8 +47,12 @@ def default_policies(sources: Iterable[str]) -> dict[str, Policy]:
     return {source: LIVE_POLICY for source in sources if live_name_of(source) is not None}
 
 
-def find_policies(store: Store, sources: Sequence[str], given: Policy | None) -> dict[str, Policy]:
-    """Which policy each of these sources is thinned by, of all sources if none is named: the one that is given, else its own if it has one.
+def find_policies(
+    store: Store, sources: Sequence[str], given: Policy | None, configured: Mapping[str, Policy] | None = None
+) -> dict[str, Policy]:
+    """Which policy each of these sources is thinned by, of all sources if none is named.
+
+    It is the one that is given, else what is configured for it, else its own if it has one without that.
 
     Raises:
         NotFoundError: there is no such source. UsageError: one that is named, or all there are, would have none.
@@ -63,6 +67,7 @@ def find_policies(store: Store, sources: Sequence[str], given: Policy | None) ->
     if given is not None:
         return dict.fromkeys(sources or known, given)
     policies = default_policies(sources or known)
+    policies |= {source: policy for source, policy in (configured or {}).items() if source in (sources or known)}
     if without := [source for source in sources if source not in policies]:
         raise _nothing_says(without[0])
     if not policies:

@@ -32,6 +32,7 @@ from yester.errors import (
     StoreAccessError,
     StoreFullError,
     SweptError,
+    TimerError,
     UsageError,
     YesterError,
 )
@@ -52,6 +53,7 @@ ERRNO: dict[type[YesterError], int] = {
     LimitError: errno.EFBIG,
     StoreFullError: errno.ENOSPC,
     StoreAccessError: errno.EIO,
+    TimerError: errno.EIO,
     MountError: errno.EIO,
     HookError: errno.EIO,
 }

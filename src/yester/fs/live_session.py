@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import trio
 
 from yester.core.records import Entry, Snapshot
-from yester.core.retention import LIVE_POLICY, Policy
+from yester.core.retention import KEEP_ALL, LIVE_POLICY, Policy
 from yester.engine.forget import thin
 from yester.engine.history import file_history
 from yester.engine.live_base import BaseReader
@@ -348,7 +348,8 @@ def carry_out_alone(store: Store, name: str, order: Order) -> Report:
 
 async def _carry_out_alone(store: Store, name: str, order: Order) -> Report:
     with open_folder(store, name) as rows:
-        session = LiveSession(store, name, rows, Pace())
+        # Here nobody knows its policy; versions thin out when it is mounted, or by `yester forget`.
+        session = LiveSession(store, name, rows, Pace(), KEEP_ALL)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.run)
             report = await session.carry_out(order)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Runs by schedule look after their store: damage is found by themselves, told, and warned of until it is gone."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from yester.cli.config import Upkeep
+from yester.cli.upkeep import is_upkeep_due, store_key
+from yester.engine.runs import Outcome, RunBook, RunRecord
+from yester.store.lmdb import Table
+from yester.store.store import Store
+
+DAY_NS = 24 * 3600 * 10**9
+WEEKLY = Upkeep(7 * DAY_NS, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "outcome", "expected"),
+    [
+        (None, Outcome.DONE, True),
+        (6.9, Outcome.DONE, False),
+        (7, Outcome.DONE, True),
+        (0.9, Outcome.FAILED, False),
+        (1, Outcome.FAILED, True),
+        (1, Outcome.UNFINISHED, True),
+        (-300, Outcome.DONE, True),
+    ],
+)
+def test_a_store_is_looked_after_each_week_and_the_day_after_damage(days_ago: float | None, outcome: Outcome, expected: bool) -> None:
+    now_ns = 400 * DAY_NS
+    record = None if days_ago is None else RunRecord(source="/s", started_ns=now_ns - int(days_ago * DAY_NS), outcome=outcome)
+    assert is_upkeep_due(record, WEEKLY, now_ns) is expected
+    assert not is_upkeep_due(record, Upkeep(None, 0.02), now_ns)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> RunBook:
+    return RunBook(tmp_path / "state" / "yester" / "runs")
+
+
+@pytest.fixture
+def config(run: Run, cron: Path, folder: Path, tmp_path: Path) -> Path:
+    """A configuration by which the whole store is read at each run, and `letters` is backed up."""
+    (folder / "noise").write_bytes(random.Random(1).randbytes(200_000))
+    path = tmp_path / "home" / ".config" / "yester" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[upkeep]\nevery = '0s'\nsample = '100 %'\n")
+    run("schedule", "add", "letters", folder, "--every", "daily")
+    return path
+
+
+def test_a_run_checks_the_store_and_says_so(run: Run, config: Path, book: RunBook) -> None:
+    done = run("schedule", "run", "letters")
+    assert done.code == 0
+    assert "letters: checked the store: 1 snapshots, " in done.out
+    assert "nothing new is wrong" in book.log_path("letters").read_text()
+
+
+def test_a_store_is_not_checked_when_it_was_lately(run: Run, config: Path) -> None:
+    config.write_text(config.read_text().replace("0s", "7d"))
+    assert "checked the store" in run("schedule", "run", "letters").out
+    assert "checked the store" not in run("schedule", "run", "letters").out
+    config.write_text(config.read_text().replace("7d", "never"))
+    assert "checked the store" not in run("schedule", "run", "letters").out
+
+
+def test_damage_is_told_though_the_backup_is_good_and_status_warns_until_it_is_gone(
+    run: Run, config: Path, book: RunBook, tmp_path: Path
+) -> None:
+    run("schedule", "run", "letters")
+    whole = (tmp_path / "store" / "data.mdb").read_bytes()
+    damage_segments(tmp_path / "store")
+    done = run("schedule", "run", "letters")
+    assert done.code == 1
+    assert f"yester: letters: damage in the store {tmp_path}/store: " in done.err
+    assert "`yester check` names" in done.err
+    assert "segment: " in book.log_path("letters").read_text()
+    record = book.read("letters")
+    assert record is not None
+    assert record.outcome is Outcome.DONE, "the snapshot was made"
+    status = run("status")
+    assert status.code == 0
+    assert f"warning: damage in the store {tmp_path}/store: " in status.err
+    assert len(run("status", "--json").json["damage"]) == 1
+    (tmp_path / "store" / "data.mdb").write_bytes(whole)
+    done = run("schedule", "run", "letters")
+    assert done.code == 0
+    assert "is whole again, after 1 failure" in done.out
+    assert "damage" not in run("status").err
+
+
+def test_while_another_run_looks_after_the_store_this_one_does_not(run: Run, config: Path, book: RunBook, tmp_path: Path) -> None:
+    with book.holding(store_key(tmp_path / "store")):
+        done = run("schedule", "run", "letters")
+    assert done.code == 0
+    assert "checked the store" not in done.out
+
+
+def damage_segments(path: Path) -> None:
+    """Change the last byte of every segment, which belongs to its data."""
+    data = bytearray((path / "data.mdb").read_bytes())
+    with Store.open(path) as store, store.environment.read() as view:
+        segments = [bytes(value) for _, value in view.iterate(Table.SEGMENTS) if len(value) > 100_000]
+    assert segments
+    for segment in segments:
+        data[data.find(segment) + len(segment) - 1] ^= 1
+    (path / "data.mdb").write_bytes(data)
