@@ -8,7 +8,8 @@ from yester.engine.trees import TreeReader
 from yester.store.chunks import Location, segment_key, unpack_location
 from yester.store.lmdb import Table
 from yester.store.segments import Codec, parse_header
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 
 def put(store: Store, table: Table, key: bytes, value: bytes) -> None:

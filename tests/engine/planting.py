@@ -15,7 +15,8 @@ from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Totals, 
 from yester.engine.trees import store_tree
 from yester.store.chunks import ChunkWriter
 from yester.store.segments import Kind
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 SECOND_NS = 10**9
 DAY_NS = 86_400 * SECOND_NS

@@ -36,7 +36,8 @@ from yester.errors import ConflictError, CorruptionError, NotFoundError, StoreAc
 from yester.store.chunks import ChunkWriter
 from yester.store.damage import count_damaged, note_damaged
 from yester.store.lmdb import Environment, Table, WriteTransaction
-from yester.store.store import Store, seen_change
+from yester.store.snapshots import seen_change
+from yester.store.store import Store
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

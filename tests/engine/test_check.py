@@ -42,7 +42,8 @@ from yester.store.chunks import Location, segment_key
 from yester.store.damage import note_damaged
 from yester.store.lmdb import Table
 from yester.store.segments import Kind
-from yester.store.store import Store, seen_change
+from yester.store.snapshots import seen_change
+from yester.store.store import Store
 
 RANDOM = random.Random(1)
 BIG = RANDOM.randbytes(30_000)

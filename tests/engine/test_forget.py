@@ -14,7 +14,8 @@ from yester.errors import BusyError, ConflictError, NotFoundError, UsageError
 from yester.fs.live_start import empty_start
 from yester.store.live import LiveFolders
 from yester.store.lmdb import Environment
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 NOW_NS = T0_NS + 100 * DAY_NS
 

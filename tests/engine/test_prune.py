@@ -27,7 +27,8 @@ from yester.store.chunks import ChunkWriter, unpack_location
 from yester.store.leases import HeldLease, list_leases
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.segments import Kind
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 NOW_NS = T0_NS + 1000 * DAY_NS
 Result = TypeVar("Result")

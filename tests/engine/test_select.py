@@ -12,7 +12,8 @@ from tests.engine.sandbox import Sandbox
 from yester.core.records import RECORD_VERSION, Entry, Snapshot
 from yester.engine.select import find_history_targets, resolve
 from yester.errors import NotFoundError, UsageError, YesterError
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 NOW_NS = T0_NS + 10 * DAY_NS
 

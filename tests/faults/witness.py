@@ -21,7 +21,8 @@ from yester.engine.files import FileReader, iter_pieces
 from yester.engine.trees import TreeReader
 from yester.errors import YesterError
 from yester.store import chunks
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 SMALL_CHUNKS = ChunkParams(4 * KIB, 16 * KIB, 64 * KIB)
 """Makes span lists of two levels in files of a few MB."""

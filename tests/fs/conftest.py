@@ -18,11 +18,12 @@ from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Tree
 from yester.core.times import parse_time
 from yester.engine.trees import store_tree
 from yester.fs.view import ROOT, ArchivedNode, Folder, HistoryFolder, Link, Node, Presentation, View
-from yester.store import store as store_module
+from yester.store import snapshots as snapshots_module
 from yester.store.chunks import ChunkWriter
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.segments import Kind
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 MTIME_NS = 1_700_000_000_123_456_789
 
@@ -60,7 +61,7 @@ class Planter:
             assert key is not None
             transaction.delete(Table.SNAPSHOTS, bytes(key))
             transaction.delete(Table.SNAPSHOT_IDS, stored.id)
-            transaction.put(Table.META, store_module.GENERATION_KEY, (self.store.snapshots_generation() + 1).to_bytes(8, "little"))
+            transaction.put(Table.META, snapshots_module.GENERATION_KEY, (self.store.snapshots_generation() + 1).to_bytes(8, "little"))
 
         self.store.environment.write(apply)
 

@@ -19,7 +19,8 @@ from yester.fs.live import LiveTree
 from yester.fs.live_nodes import ROOT, LiveNode, NewNode, Replacing, random_node_id
 from yester.fs.live_start import empty_start
 from yester.store.live import LiveChange, LiveFolders
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 NAME = "mine"
 SMALL_CHUNKS = ChunkParams(min_bytes=64, avg_bytes=256, max_bytes=1024)

@@ -16,7 +16,7 @@ from yester.fs import journal as journal_module
 from yester.fs.journal import Journal
 from yester.fs.live_nodes import ROOT, NewNode
 from yester.store.live import LiveChange
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 FOR_EVER_S = 1000.0
 WAIT_S = 60

@@ -19,7 +19,8 @@ from yester.fs.live_control import carry_out, find_live_folders
 from yester.fs.live_nodes import ROOT, NewNode
 from yester.fs.live_orders import Order
 from yester.fs.live_session import LiveSession, Pace, open_folder
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 NAME = "mine"
 FOR_EVER = Pace(1000, 1000)

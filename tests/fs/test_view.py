@@ -25,9 +25,10 @@ from yester.core.times import parse_time
 from yester.errors import CorruptionError
 from yester.fs import view as view_module
 from yester.fs.view import FOREVER_S, GROWING_S, ROOT, ArchivedFolder, Folder, Link, Node, Presentation, VersionsFolder, View
-from yester.store import store as store_module
+from yester.store import snapshots as snapshots_module
 from yester.store.lmdb import Table, WriteTransaction
-from yester.store.store import Store, snapshot_key
+from yester.store.snapshots import snapshot_key
+from yester.store.store import Store
 
 NOW = "2026-11-22_12-00-00"
 
@@ -73,7 +74,7 @@ def test_a_bad_name_of_a_source_or_snapshot_hides_no_other(kernel: Kernel, plant
 def _put_snapshot(id_: bytes, key: bytes, record: bytes, transaction: WriteTransaction) -> None:
     transaction.put(Table.SNAPSHOTS, key, record)
     transaction.put(Table.SNAPSHOT_IDS, id_, key)
-    transaction.put(Table.META, store_module.GENERATION_KEY, os.urandom(8))
+    transaction.put(Table.META, snapshots_module.GENERATION_KEY, os.urandom(8))
 
 
 def test_sources_and_their_snapshots_are_listed_oldest_first(kernel: Kernel, planter: Planter) -> None:
@@ -808,7 +809,7 @@ def test_ten_thousand_snapshots_are_not_decoded_to_look_at_the_top(store: Store,
         for number in range(10_000):
             snapshot = Snapshot(RECORD_VERSION, "docs", f"snapshot {number}", number * 10**9, 0, root)
             _, record = encode_snapshot(snapshot)
-            transaction.put(Table.SNAPSHOTS, store_module._source_prefix("docs") + store_module._time_key(snapshot.time_ns), record)
+            transaction.put(Table.SNAPSHOTS, snapshots_module.source_prefix("docs") + snapshots_module.time_key(snapshot.time_ns), record)
 
     store.environment.write(add_all)
     decoded = 0
@@ -818,7 +819,7 @@ def test_ten_thousand_snapshots_are_not_decoded_to_look_at_the_top(store: Store,
         decoded += 1
         return decode_snapshot(record)
 
-    monkeypatch.setattr(store_module, "decode_snapshot", decode)
+    monkeypatch.setattr(snapshots_module, "decode_snapshot", decode)
     kernel = Kernel(View(store, Presentation(0, 0)))
     assert kernel.names("") == [b"at", b"forgotten", b"snapshots", b"versions"]
     assert kernel.names("snapshots") == [b"docs"]

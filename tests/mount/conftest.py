@@ -25,7 +25,8 @@ from tests.encrypted import PASSPHRASE, create_encrypted, unlock
 from tests.mount.richness import Described, access_times, describe, make_rich_folder
 from yester.engine.backup import BackupOptions, back_up
 from yester.engine.check import check
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 DEADLINE_S = 20.0
 """Nothing that is waited for here takes a second; a loaded machine may be slow."""

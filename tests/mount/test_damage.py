@@ -20,7 +20,8 @@ from yester.engine.trees import TreeReader, store_tree
 from yester.store.chunks import segment_key, unpack_location
 from yester.store.lmdb import Table
 from yester.store.segments import Kind
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 FILE_BYTES = 30_000
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Place, wait_until
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 HOUR_NS = 3600 * 10**9
 PROMISED_S = 1.0

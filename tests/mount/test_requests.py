@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Place, errno_of
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 SMALL_FILES = 100
 TESTS = 7

@@ -16,7 +16,7 @@ from yester.core.content import pack_span
 from yester.core.records import RECORD_VERSION, Entry, Snapshot, Tree
 from yester.engine.trees import store_tree
 from yester.store.segments import Kind
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 STRANGER = 12345
 NOBODY = 65534

@@ -17,7 +17,8 @@ from tests.powerloss.workload import FILES, SEED, SOURCE, STORE_FOLDER, STORE_MA
 from yester.engine.backup import BackupOptions, back_up
 from yester.engine.check import check
 from yester.errors import NotFoundError, YesterError
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 
 class Verifier:

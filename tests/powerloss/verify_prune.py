@@ -12,7 +12,8 @@ from tests.powerloss.workload_prune import FILES, SEED, STORE_FOLDER, VERSIONS
 from yester.engine.check import check
 from yester.engine.prune import prune
 from yester.errors import NotFoundError, YesterError
-from yester.store.store import COMPACT_FOLDER, Store
+from yester.store.folder import COMPACT_FOLDER
+from yester.store.store import Store
 
 _VERSIONS = [sample_nodes(SEED, version, files=FILES) for version in range(VERSIONS)]
 

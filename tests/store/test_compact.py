@@ -14,8 +14,9 @@ from yester.errors import BusyError, CorruptionError, StoreFullError
 from yester.store import compact as compact_module
 from yester.store.compact import compact
 from yester.store.datafile import DATA_FILE
+from yester.store.folder import COMPACT_FOLDER
 from yester.store.lmdb import Environment, Table, WriteTransaction
-from yester.store.store import COMPACT_FOLDER, Store
+from yester.store.store import Store
 
 Rows = dict[Table, dict[bytes, bytes]]
 

@@ -19,7 +19,8 @@ from yester.store.datafile import DATA_FILE
 from yester.store.live import LIVE_VERSION, LiveChange, LiveFolders, LiveHead
 from yester.store.lmdb import Table
 from yester.store.segments import Kind
-from yester.store.store import Store, seen_change, snapshot_key
+from yester.store.snapshots import seen_change, snapshot_key
+from yester.store.store import Store
 
 MARK = b"planted mark"
 LONG = bytes(range(251)) * 5000

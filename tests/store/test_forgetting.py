@@ -15,7 +15,8 @@ from yester.core.ids import SnapshotId
 from yester.core.records import RECORD_VERSION, Entry, Pin, Snapshot, Tree, encode_tree
 from yester.errors import ConflictError, NotFoundError
 from yester.store.segments import Kind
-from yester.store.store import Listing, Store, StoredSnapshot
+from yester.store.snapshots import Listing, StoredSnapshot
+from yester.store.store import Store
 
 SECOND_NS = 10**9
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from yester.errors import CorruptionError
-from yester.store import store as store_module
+from yester.store import folder as folder_module
 from yester.store.datafile import DATA_FILE
 from yester.store.identity import IDENTITY_FILE, is_own_file, remember_file
 from yester.store.lmdb import are_pages_sound
@@ -30,7 +30,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         found.append(path)
         return are_pages_sound(path)
 
-    monkeypatch.setattr(store_module, "are_pages_sound", look)
+    monkeypatch.setattr(folder_module, "are_pages_sound", look)
     return found
 
 

@@ -25,15 +25,8 @@ from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundE
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.parameters import FORMAT_VERSION
 from yester.store.segments import Kind
-from yester.store.store import (
-    ForgottenSnapshot,
-    Listing,
-    Store,
-    StoredSnapshot,
-    forget_seen_change,
-    seen_change,
-    snapshot_key,
-)
+from yester.store.snapshots import ForgottenSnapshot, Listing, StoredSnapshot, forget_seen_change, seen_change, snapshot_key
+from yester.store.store import Store
 
 T0_NS = 1_795_341_600 * 10**9
 """2026-11-22 10:00:00 UTC."""

@@ -11,7 +11,8 @@ from tests.encrypted import create_encrypted, open_encrypted
 from tests.store.test_store import SECOND_NS, T0_NS, add
 from yester.core.ids import SnapshotId
 from yester.store.lmdb import Environment, Table
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 from yester.store.summary import SUMMARY_KEY
 
 PROBLEM = "are not those that were recorded"

@@ -11,7 +11,7 @@ from yester.cli.records import snapshot_json
 from yester.core.records import Pin
 from yester.core.retention import GRACE_NS
 from yester.errors import NotFoundError
-from yester.store.store import ForgottenSnapshot, StoredSnapshot
+from yester.store.snapshots import ForgottenSnapshot, StoredSnapshot
 
 
 @click.command("snapshots")

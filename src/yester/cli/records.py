@@ -5,7 +5,7 @@ import stat
 
 from yester.cli.output import json_name, json_time
 from yester.core.records import Entry
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 _KINDS = {
     stat.S_IFREG: "file",

@@ -13,7 +13,7 @@ from yester.cli.config import Config, Source
 from yester.cli.local_time import show_local_time
 from yester.cli.output import json_time, show_text
 from yester.engine.runs import Outcome, RunBook, RunRecord, is_too_old, newest_of, next_due_ns
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 Times = Mapping[str, Mapping[str, list[int]]]
 """When snapshots of each source were begun, by the computer that made them."""

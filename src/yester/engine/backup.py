@@ -27,7 +27,8 @@ from yester.engine.scan import BackupProgress, ChunkSink, FolderObserver, Proble
 from yester.errors import ConflictError, NotFoundError, SweptError, UsageError
 from yester.store.chunks import Change, WriteCounts
 from yester.store.segments import Kind
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 _TRIES_MAX = 5
 """A prune sweeps a few times, and only what was of use to nobody: a second try is rare, a third is not to be expected."""

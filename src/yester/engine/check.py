@@ -47,7 +47,8 @@ from yester.store.chunks import Location, unpack_location
 from yester.store.damage import find_damaged
 from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, verify_data_file
 from yester.store.segments import parse_header
-from yester.store.store import Store, StoredSnapshot, snapshot_key
+from yester.store.snapshots import StoredSnapshot, snapshot_key
+from yester.store.store import Store
 
 if TYPE_CHECKING:
     from yester.store.slots import Unlock

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from yester.core.ids import ChunkId
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 
 class FindingKind(Enum):

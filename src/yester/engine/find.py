@@ -21,7 +21,8 @@ from yester.engine.select import source_not_found
 from yester.engine.trees import TreeReader
 from yester.engine.walk import Occurrence, Run, join_runs, walk_snapshots
 from yester.errors import CorruptionError, FormatError, UsageError
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from yester.engine.select import find_exact, label, may_be_exact, source_not_fou
 from yester.errors import BusyError, ConflictError, NotFoundError, UsageError, YesterError
 from yester.store.live import LiveFolders, live_name_of, removal
 from yester.store.lmdb import WriteTransaction
-from yester.store.store import Listing, Store, StoredSnapshot
+from yester.store.snapshots import Listing, StoredSnapshot
+from yester.store.store import Store
 
 _NAMED_MAX = 3
 """Snapshots that a message names; more are only counted."""

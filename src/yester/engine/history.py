@@ -17,7 +17,8 @@ from yester.core.records import Entry
 from yester.core.treediff import looks_same
 from yester.engine.trees import TreeReader, find_entry
 from yester.errors import CorruptionError, FormatError
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 _log = logging.getLogger(__name__)
 

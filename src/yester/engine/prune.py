@@ -39,7 +39,8 @@ from yester.store.chunks import (
 from yester.store.leases import Lease, list_leases
 from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
-from yester.store.store import ForgottenSnapshot, Store, count_generation, iter_forgotten
+from yester.store.snapshots import ForgottenSnapshot, count_generation, iter_forgotten
+from yester.store.store import Store
 
 ROWS_MAX = 20_000
 """Rows of the index that one transaction removes: 0.1 s."""

@@ -38,9 +38,10 @@ from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundE
 from yester.store.chunks import SEGMENTS_MAX, count_sweep, last_segment, remove_segments, segment_key
 from yester.store.copying import check_copy_folder, copy_data_file
 from yester.store.damage import note_damaged
+from yester.store.folder import lock_for_repair, use_alone
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
-from yester.store.store import Store, lock_for_repair, use_alone
+from yester.store.store import Store
 
 if TYPE_CHECKING:
     from yester.store.slots import Unlock

@@ -36,14 +36,15 @@ from yester.engine.check_data import hash_segment, segment_number
 from yester.engine.check_report import CheckProgress
 from yester.errors import CorruptionError, FormatError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.store.chunks import SEGMENTS_MAX, Location, segment_key
-from yester.store.copying import sync_folder
 from yester.store.datafile import DATA_FILE
+from yester.store.folder import sync_folder
 from yester.store.live import iter_names, load_rows
 from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.parameters import FORMAT_KEY, PLAIN_VERSION, SLOT_PREFIX, Parameters, decode_parameters, encode_parameters
 from yester.store.salvage import DataFile, Row
 from yester.store.segments import Codec, guess_header, segment_length
-from yester.store.store import GENERATION_KEY, ask_for_key, snapshot_key, use_key
+from yester.store.snapshots import GENERATION_KEY, snapshot_key
+from yester.store.store import ask_for_key, use_key
 
 if TYPE_CHECKING:
     from yester.store.slots import Unlock

@@ -12,7 +12,7 @@ from yester.core.ids import SnapshotId, snapshot_id
 from yester.core.records import Snapshot, decode_forgotten, decode_seen, decode_snapshot
 from yester.errors import CorruptionError, FormatError
 from yester.store.lmdb import ReadTransaction, Table, WriteTransaction
-from yester.store.store import snapshot_key
+from yester.store.snapshots import snapshot_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ import os
 import secrets
 from pathlib import Path
 
+from yester.store.folder import sync_folder
+
 
 def replace_file(path: Path, data: bytes, *, mode: int) -> None:
     """Give a file new content and this mode (as far as the umask lets it, if it is new). Durable on return; a symlink to it stays one.
@@ -25,12 +27,4 @@ def replace_file(path: Path, data: bytes, *, mode: int) -> None:
         except BaseException:
             new.unlink(missing_ok=True)
             raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

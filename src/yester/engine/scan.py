@@ -35,7 +35,8 @@ from yester.errors import CorruptionError, FormatError, NotFoundError
 from yester.store.chunks import Change, WriteCounts
 from yester.store.damage import count_damaged
 from yester.store.segments import Kind
-from yester.store.store import Store, forget_seen_change, seen_change
+from yester.store.snapshots import forget_seen_change, seen_change
+from yester.store.store import Store
 
 IGNORE_FILE = b".yesterignore"
 IGNORE_FILE_BYTES_MAX = 1 << 20

@@ -21,7 +21,8 @@ from pathlib import Path
 from yester.core.records import Snapshot
 from yester.core.times import parse_time
 from yester.errors import NotFoundError, UsageError
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 ID_DIGITS_MIN = 4
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")

@@ -7,7 +7,8 @@ from yester.errors import CorruptionError, FormatError
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import TOUCHED_BYTES, Table
 from yester.store.segments import Kind, parse_header
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

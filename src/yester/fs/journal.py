@@ -21,7 +21,7 @@ import trio
 from yester.errors import LimitError, YesterError
 from yester.fs.live import LiveTree
 from yester.store.live import LiveChange
-from yester.store.store import StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
 
 INTERVAL_S = 1.0
 """What may be lost of what nobody asked to have synced."""

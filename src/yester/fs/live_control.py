@@ -22,7 +22,8 @@ from yester.errors import BusyError, MountError, YesterError
 from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, LiveStatus, Order, Report
 from yester.fs.mount_table import MountedAt, mounts
 from yester.store.live import LiveFolders, source_of
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 _POLL_S = 0.02
 

@@ -33,7 +33,8 @@ from yester.fs.live_orders import LiveStatus, Order, Report
 from yester.fs.live_start import empty_start, start_from
 from yester.fs.rewind import Rewind, Touched
 from yester.store.live import LiveFolders, LiveHead, LiveRows, source_of
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 _LOOK_EVERY_S = 0.5
 _TURN_S = 0.02

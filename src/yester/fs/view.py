@@ -38,7 +38,8 @@ from yester.engine.history import file_history
 from yester.engine.trees import TreeReader, find_entry
 from yester.errors import UsageError
 from yester.fs.snapshot_index import SnapshotIndex
-from yester.store.store import Store, StoredSnapshot
+from yester.store.snapshots import StoredSnapshot
+from yester.store.store import Store
 
 Inode = NewType("Inode", int)
 ROOT = Inode(1)

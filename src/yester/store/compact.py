@@ -11,13 +11,16 @@ Needs the store alone: whoever has the old file open would go on writing into it
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from yester.errors import CorruptionError, StoreAccessError, StoreFullError
 from yester.store.datafile import DATA_FILE
+from yester.store.folder import COMPACT_FOLDER, sync_folder, use_alone
+from yester.store.identity import remember_file
 from yester.store.lmdb import MAP_BYTES, Environment, Table, verify_data_file
-from yester.store.store import COMPACT_FOLDER, Store, use_alone
+from yester.store.store import Store
 
 if TYPE_CHECKING:
     from yester.store.slots import Unlock
@@ -45,10 +48,7 @@ def compact(path: Path, *, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" =
             needed_bytes = view.used_pages() * environment.page_bytes
         disk = environment.disk()
         if needed_bytes > disk.f_bavail * disk.f_frsize:
-            message = (
-                f"no space left for a second file beside that of the store {path}: it takes {needed_bytes >> 20} MiB; nothing was changed"
-            )
-            raise StoreFullError(message, hint="free space on that disk; the second file takes the place of the first when it is complete")
+            raise _no_room(path, needed_bytes)
         before_bytes = environment.file_bytes()
         folder = path / COMPACT_FOLDER
         try:
@@ -64,7 +64,9 @@ def compact(path: Path, *, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" =
             raise StoreAccessError(message, hint="see whose the folder of the store is, and whether its disk is sound") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        _sync_folder(path)
+        remember_file(path)
+        with suppress(OSError):  # the new file is durable; which of the two the name leads to after a power loss does not matter
+            sync_folder(path)
     return Compacted(before_bytes, (path / DATA_FILE).stat().st_size)
 
 
@@ -81,11 +83,3 @@ def _judge_copy(environment: Environment, folder: Path) -> None:
     if problems:
         message = f"the compacted copy of the store {environment.path} is not as the store: {problems[0]}; nothing was changed"
         raise CorruptionError(message, hint="run `yester check --read-data`")
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

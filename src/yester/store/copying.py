@@ -11,6 +11,7 @@ from pathlib import Path
 
 from yester.errors import ConflictError, StoreAccessError, StoreFullError
 from yester.store.datafile import DATA_FILE
+from yester.store.folder import sync_folder
 
 
 def check_copy_folder(path: Path, folder: Path) -> None:
@@ -63,15 +64,6 @@ def copy_data_file(path: Path, folder: Path) -> int:
         message = f"the copy of {path} in {folder} could not be made: {error.strerror}; nothing was changed"
         raise StoreAccessError(message, hint="name another folder for the copy") from error
     return size
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _full(folder: Path, size: int) -> StoreFullError:

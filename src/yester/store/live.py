@@ -20,7 +20,7 @@ from yester.core.records import Snapshot, is_valid_name
 from yester.errors import BusyError, ConflictError, CorruptionError, FormatError, NotFoundError
 from yester.store.lmdb import TOUCHED_BYTES, Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.locks import file_lock
-from yester.store.store import StoredSnapshot, put_snapshot
+from yester.store.snapshots import StoredSnapshot, put_snapshot
 
 LIVE_VERSION = 1
 LIVE_PREFIX = "live/"

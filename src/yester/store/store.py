@@ -8,67 +8,59 @@ that has it open holds one. Several processes may have it open; one `Store` a pr
 import fcntl
 import logging
 import os
-import re
 import shutil
-import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
-
-import msgspec
-from blake3 import blake3
+from typing import TYPE_CHECKING, Self
 
 from yester.core.chunking import ChunkParams, secret_params
-from yester.core.ids import ChunkId, SnapshotId, snapshot_id
+from yester.core.ids import ChunkId, SnapshotId
 from yester.core.records import (
     RECORD_VERSION,
-    TIME_NS_MAX,
-    Forgotten,
     Pin,
     SeenDirectory,
     Snapshot,
     decode_forgotten,
-    decode_pin,
     decode_seen,
-    decode_snapshot,
-    encode_forgotten,
     encode_pin,
-    encode_seen,
-    encode_snapshot,
 )
-from yester.core.times import snapshot_name
 from yester.errors import (
-    BusyError,
     ConflictError,
     CorruptionError,
-    FormatError,
     LockedError,
     NotFoundError,
     StoreAccessError,
     StoreFullError,
-    SweptError,
-    YesterError,
 )
 from yester.store.chunks import ChunkReader, ChunkWriter, last_segment, stored_number
 from yester.store.datafile import DATA_FILE
-from yester.store.identity import IDENTITY_FILE, is_own_file, remember_file
-from yester.store.leases import LEASES_FOLDER, HeldLease, held, list_leases
+from yester.store.folder import (
+    BACKUP_LOCK_FILE,
+    COMPACT_FOLDER,
+    PRUNE_LOCK_FILE,
+    RESERVE_FILE,
+    is_name_of_store,
+    is_unfinished,
+    judge_copy,
+    list_store,
+    sync_folder,
+    unfinished_error,
+    use_with_others,
+)
+from yester.store.identity import is_own_file, remember_file
+from yester.store.leases import LEASES_FOLDER, HeldLease, held
 from yester.store.lmdb import (
-    LOCK_FILE,
     MAP_BYTES,
     Environment,
     ReadTransaction,
     Result,
     Table,
     WriteTransaction,
-    are_pages_sound,
-    verify_data_file,
 )
-from yester.store.locks import file_lock, shared_lock
+from yester.store.locks import file_lock
 from yester.store.parameters import (
     ENCRYPTED_VERSION,
     FORMAT_KEY,
@@ -80,58 +72,36 @@ from yester.store.parameters import (
     decode_parameters,
     encode_parameters,
 )
+from yester.store.snapshots import (
+    AFTER_ALL_TIMES,
+    GENERATION_KEY,
+    ForgottenSnapshot,
+    Listing,
+    StoredSnapshot,
+    _scan_key,
+    by_source,
+    count_generation,
+    decode_stored,
+    forget_snapshots,
+    iter_forgotten,
+    put_snapshot,
+    read_listing,
+    read_pins,
+    readable,
+    source_prefix,
+    time_key,
+)
 
 if TYPE_CHECKING:
     from yester.store.keys import StoreKey
     from yester.store.slots import LockedStore, Unlock
 
-GENERATION_KEY = b"snapshots_generation"
-_BACKUP_LOCK_FILE = "backup.lock"
-_PRUNE_LOCK_FILE = "prune.lock"
-_USE_LOCK_FILE = "use.lock"
-COMPACT_FOLDER = "compact.new"
-"""In which a smaller data file is written; left over only after a crash (`store.compact`)."""
-_LIVE_LOCK = re.compile(r"live-[0-9]+\.lock")
-_STORE_BYTES_MIN = 2 * 4096
-"""LMDB begins a data file with two pages, of at least so many bytes; a full disk may have had room for only one."""
 _PLENTY_BYTES = 1 << 30
-_AFTER_ALL_TIMES = b"\0" + b"\xff" * 9
-"""After a source's name, this is behind all its keys, and before those of any other source."""
-_RESERVE_FILE = "reserve"
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Room for some transactions that remove things: LMDB needs new pages for that, too, and a full disk has none."""
-_FILES = {DATA_FILE, LOCK_FILE, _BACKUP_LOCK_FILE, _PRUNE_LOCK_FILE, _USE_LOCK_FILE, _RESERVE_FILE, IDENTITY_FILE}
+
 
 _log = logging.getLogger(__name__)
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSnapshot:
-    """A snapshot with its id."""
-
-    id: SnapshotId
-    snapshot: Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class ForgottenSnapshot:
-    """A snapshot that was forgotten, when, and the generation of snapshots that began with it.
-
-    All that it needs is in the store as long as it is listed.
-    """
-
-    stored: StoredSnapshot
-    forgotten_ns: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Snapshots by source name and then oldest first, and all pins of the store."""
-
-    snapshots: list[StoredSnapshot]
-    pins: dict[SnapshotId, Pin]
 
 
 class Store:
@@ -191,7 +161,7 @@ class Store:
             os.close(handle)
         try:
             for folder in [path, *(folder.parent for folder in missing)]:
-                _sync_folder(folder)
+                _sync(folder)
         except BaseException:
             store.close()
             raise
@@ -200,15 +170,15 @@ class Store:
     @classmethod
     def _create_alone(cls, path: Path, parameters: Parameters, passphrase: str | None, map_bytes: int) -> Self:
         """As `create`, in a directory in which nobody else makes a store meanwhile."""
-        names = _list_store(path) or set()
-        if not all(name in _FILES or name in (LEASES_FOLDER, COMPACT_FOLDER) or _LIVE_LOCK.fullmatch(name) for name in names):
+        names = list_store(path) or set()
+        if not all(map(is_name_of_store, names)):
             message = f"{path} is not empty and is not a store; nothing was changed"
             raise ConflictError(message, hint="name a missing or empty folder with --store")
-        if _is_unfinished(path, names):
+        if is_unfinished(path, names):
             (path / DATA_FILE).unlink(missing_ok=True)
         put_first_slot = None if passphrase is None else _first_slot(parameters, passphrase)
         with ExitStack() as resources:
-            resources.enter_context(_use(path))
+            resources.enter_context(use_with_others(path))
             environment = resources.enter_context(Environment(path, create=True, map_bytes=map_bytes))
 
             def put_format(transaction: WriteTransaction) -> bool:
@@ -237,9 +207,9 @@ class Store:
             LockedError: encrypted, and there is no key. CorruptionError: damaged beyond opening, or a copy that is not whole.
             StoreAccessError: the operating system refuses. BusyError: it is being compacted or repaired.
         """
-        names = _list_store(path)
-        if names and _is_unfinished(path, names):
-            raise _unfinished_error(path)
+        names = list_store(path)
+        if names and is_unfinished(path, names):
+            raise unfinished_error(path)
         if names and DATA_FILE not in names:
             message = f"{path} is a folder with other things in it, not a store"
             raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE")
@@ -247,9 +217,9 @@ class Store:
         readonly = readonly or (names is not None and not os.access(path, os.W_OK))
         with ExitStack() as resources:
             if names:
-                resources.enter_context(_use(path))
+                resources.enter_context(use_with_others(path))
                 if not is_own_file(path):
-                    _judge_copy(path)
+                    judge_copy(path)
                     if not readonly:
                         remember_file(path)
             environment = resources.enter_context(Environment(path, readonly=readonly, map_bytes=map_bytes))
@@ -370,11 +340,11 @@ class Store:
 
         `on_wait` is called once with who holds it, if it has to be waited for.
         """
-        return file_lock(self.path / _BACKUP_LOCK_FILE, on_wait)
+        return file_lock(self.path / BACKUP_LOCK_FILE, on_wait)
 
     def prune_lock(self, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold the right to remove chunks, as `backup_lock` is that to back up."""
-        return file_lock(self.path / _PRUNE_LOCK_FILE, on_wait)
+        return file_lock(self.path / PRUNE_LOCK_FILE, on_wait)
 
     def add_snapshot(self, snapshot: Snapshot) -> StoredSnapshot:
         """Publish a snapshot in one transaction; durable on return.
@@ -394,7 +364,7 @@ class Store:
             while (key := next((key for key, _ in view.iterate_from(Table.SNAPSHOTS, start)), None)) is not None:
                 source = key.split(b"\0", 1)[0]
                 names.append(source.decode("utf-8", "surrogateescape"))
-                start = source + _AFTER_ALL_TIMES
+                start = source + AFTER_ALL_TIMES
         return sorted(names)
 
     def snapshots(self, source: str | None = None) -> list[StoredSnapshot]:
@@ -403,21 +373,21 @@ class Store:
         One whose record is damaged, or of a newer release, is left out and logged, here and wherever not exactly that one is
         asked for: it must not hide the others.
         """
-        prefix = _source_prefix(source) if source is not None else b""
+        prefix = source_prefix(source) if source is not None else b""
         with self.environment.read() as view:
-            return _by_source(_readable(view.iterate(Table.SNAPSHOTS, prefix)), lambda stored: stored)
+            return by_source(readable(view.iterate(Table.SNAPSHOTS, prefix)), lambda stored: stored)
 
     def latest_snapshot(self, source: str) -> StoredSnapshot | None:
         """The newest snapshot of a source; None if it has none. O(1)."""
         with self.environment.read() as view:
-            return next(_readable(view.iterate(Table.SNAPSHOTS, _source_prefix(source), reverse=True)), None)
+            return next(readable(view.iterate(Table.SNAPSHOTS, source_prefix(source), reverse=True)), None)
 
     def snapshot_at(self, source: str, until_ns: int) -> StoredSnapshot | None:
         """The newest snapshot of a source that is not after `until_ns`; None if there is none. O(log n)."""
-        prefix = _source_prefix(source)
+        prefix = source_prefix(source)
         with self.environment.read() as view:
-            earlier = view.iterate_back_from(Table.SNAPSHOTS, prefix + _time_key(until_ns))
-            return next(_readable(takewhile(lambda item: item[0].startswith(prefix), earlier)), None)
+            earlier = view.iterate_back_from(Table.SNAPSHOTS, prefix + time_key(until_ns))
+            return next(readable(takewhile(lambda item: item[0].startswith(prefix), earlier)), None)
 
     def snapshots_generation(self) -> int:
         """Changes whenever a snapshot is published, forgotten, had back or removed for good. About 2 µs."""
@@ -441,13 +411,13 @@ class Store:
                     if record is None:
                         message = f"snapshot {id_.hex()} is listed in {self.path} but its record is not there"
                         raise CorruptionError(message, hint="run `yester check`")
-                    found.append(_stored(bytes(record)))
+                    found.append(decode_stored(bytes(record)))
         return found
 
     def listing(self, source: str | None = None) -> Listing:
         """All snapshots, or those of one source, as `snapshots`, and all pins, as of one instant."""
         with self.environment.read() as view:
-            return _read_listing(view, source)
+            return read_listing(view, source)
 
     def forget(self, ids: Collection[SnapshotId], *, now_ns: int) -> list[StoredSnapshot]:
         """Take these snapshots out of the list of snapshots, all or none; they stay among the forgotten ones. Durable on return.
@@ -457,7 +427,7 @@ class Store:
         Raises:
             ConflictError: one of them is pinned; nothing was changed.
         """
-        return self.write_freeing(lambda transaction: _forget(transaction, ids, now_ns))
+        return self.write_freeing(lambda transaction: forget_snapshots(transaction, ids, now_ns))
 
     def forget_chosen(
         self,
@@ -474,7 +444,7 @@ class Store:
         """
 
         def apply(transaction: WriteTransaction) -> list[StoredSnapshot]:
-            found = _forget(transaction, choose(_read_listing(transaction, source)), now_ns)
+            found = forget_snapshots(transaction, choose(read_listing(transaction, source)), now_ns)
             if also is not None:
                 also(transaction)
             return found
@@ -510,7 +480,7 @@ class Store:
     def forgotten_snapshots(self) -> list[ForgottenSnapshot]:
         """All snapshots that were forgotten and can be had back, by source name and then oldest first."""
         with self.environment.read() as view:
-            return _by_source((forgotten for _, forgotten in iter_forgotten(view)), lambda forgotten: forgotten.stored)
+            return by_source((forgotten for _, forgotten in iter_forgotten(view)), lambda forgotten: forgotten.stored)
 
     def pin(self, id_: SnapshotId, *, now_ns: int, message: str = "") -> None:
         """Keep a snapshot from being forgotten; durable on return.
@@ -534,7 +504,7 @@ class Store:
     def pins(self) -> dict[SnapshotId, Pin]:
         """All snapshots that are pinned."""
         with self.environment.read() as view:
-            return _read_pins(view)
+            return read_pins(view)
 
     def announce_snapshots(self) -> None:
         """Have everybody who shows snapshots look at their list again."""
@@ -562,7 +532,7 @@ class Store:
 
     def keep_reserve(self, *, free_bytes_min: int = _PLENTY_BYTES) -> None:
         """See that there is a file to remove when the disk is full, for `write_freeing`; not on a disk with less free than this."""
-        path = self.path / _RESERVE_FILE
+        path = self.path / RESERVE_FILE
         disk = self.environment.disk()
         if path.exists() or disk.f_bavail * disk.f_frsize < free_bytes_min:
             return
@@ -583,7 +553,7 @@ class Store:
             return self.environment.write(apply)
         except StoreFullError as full:
             try:
-                os.unlink(self.path / _RESERVE_FILE)
+                os.unlink(self.path / RESERVE_FILE)
                 return self.environment.write(apply)
             except (OSError, StoreAccessError):
                 raise full from None
@@ -593,86 +563,15 @@ class Store:
         return self.environment.last_transaction()
 
 
-@contextmanager
-def lock_for_repair(path: Path) -> Iterator[None]:
-    """Hold all that keeps others from adding to the store in `path`, which need not be sound enough to be opened.
-
-    Raises:
-        NotFoundError, ConflictError: as `Store.open`. BusyError: somebody backs up, or uses a live folder; nothing was changed.
-        StoreAccessError: the store may not be written.
-    """
-    names = _list_store(path) or set()
-    if DATA_FILE not in names:
-        message = f"there is no store in {path}; nothing was changed"
-        raise NotFoundError(message, hint="name the store's folder with --store or YESTER_STORE")
-
-    def refuse(holder: str) -> None:
-        message = f"the store {path} is in use by {holder}; nothing was changed"
-        raise BusyError(
-            message, hint="wait for the backup or prune to end, and end live folders with `yester umount`: `yester status` lists them"
-        )
-
-    with ExitStack() as stack:
-        for name in (_BACKUP_LOCK_FILE, *sorted(name for name in names if _LIVE_LOCK.fullmatch(name)), _PRUNE_LOCK_FILE):
-            stack.enter_context(file_lock(path / name, refuse))
-        yield
-
-
-def _use(path: Path) -> AbstractContextManager[None]:
-    """Hold the right to have the store open, which all may that only do not want to be alone.
-
-    Raises:
-        BusyError: it is being compacted.
-    """
-
-    def refuse(holder: str) -> None:
-        message = f"the store {path} is being compacted or repaired by {holder}; it was not opened"
-        raise BusyError(message, hint="try again when that has ended")
-
-    return shared_lock(path / _USE_LOCK_FILE, refuse)
-
-
-def use_alone(path: Path) -> AbstractContextManager[None]:
-    """Hold the right to have the store open alone.
-
-    Raises:
-        BusyError: some process has it open. StoreAccessError: the store may not be written.
-    """
-
-    def refuse(_holder: str) -> None:
-        users = sorted({lease.process for lease in list_leases(path / LEASES_FOLDER)})
-        message = f"the store {path} is open in other processes ({', '.join(map(str, users)) or 'of other users'}); nothing was changed"
-        raise BusyError(message, hint="unmount what is mounted (`yester status`), let backups end, and try again")
-
-    return file_lock(path / _USE_LOCK_FILE, refuse)
-
-
-def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSnapshot:
-    """Publish a snapshot in a transaction that does more than that; see `Store.add_snapshot`."""
-    if transaction.get(Table.CHUNKS, snapshot.root.content) is None:
-        message = f"the root folder of the new snapshot of {snapshot.source} is not in the store; nothing was published"
-        raise SweptError(message, hint="do it again: what is missing is stored anew")
-    prefix = _source_prefix(snapshot.source)
-    base = snapshot_name(snapshot.time_ns)
-    second = snapshot.time_ns - snapshot.time_ns % 10**9
-    start, end = prefix + _time_key(second), prefix + _time_key(second + 10**9)
-    of_that_second = takewhile(lambda item: start <= item[0] < end, transaction.iterate_from(Table.SNAPSHOTS, start))
-    forgotten = takewhile(lambda item: start <= item[0] < end, iter_forgotten(transaction, start))
-    taken = {found.snapshot.name for found in _readable(of_that_second)} | {found.stored.snapshot.name for _, found in forgotten}
-    name, number = base, 1
-    while name in taken:
-        number += 1
-        name = f"{base}-{number}"
-    time_ns = snapshot.time_ns
-    while any(transaction.get(table, prefix + _time_key(time_ns)) is not None for table in (Table.SNAPSHOTS, Table.FORGOTTEN)):
-        time_ns += 1
-    named = msgspec.structs.replace(snapshot, name=name, time_ns=time_ns)
-    id_, encoded = encode_snapshot(named)
-    key = prefix + _time_key(time_ns)
-    transaction.put(Table.SNAPSHOTS, key, encoded)
-    transaction.put(Table.SNAPSHOT_IDS, id_, key)
-    count_generation(transaction)
-    return StoredSnapshot(id_, named)
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable. Raises StoreAccessError: the disk failed."""
+    try:
+        sync_folder(folder)
+    except PermissionError:
+        pass  # Names may be made in it and not read. The file system will write it in its own time.
+    except OSError as error:
+        message = f"cannot write the folder {folder} to its disk: {error.strerror}"
+        raise StoreAccessError(message) from error
 
 
 def use_key(environment: Environment, key: "StoreKey") -> None:
@@ -720,209 +619,10 @@ def ask_for_key(environment: Environment, parameters: Parameters, unlock: "Unloc
     return unlock(locked)
 
 
-def _by_source(items: Iterable[Item], snapshot_of: Callable[[Item], StoredSnapshot]) -> list[Item]:
-    """By source name, and as they come where that is equal: keys of an encrypted store have sources in any order."""
-    return sorted(items, key=lambda item: snapshot_of(item).snapshot.source.encode("utf-8", "surrogateescape"))
-
-
-def _read_listing(view: ReadTransaction, source: str | None) -> Listing:
-    prefix = _source_prefix(source) if source is not None else b""
-    return Listing(_by_source(_readable(view.iterate(Table.SNAPSHOTS, prefix)), lambda stored: stored), _read_pins(view))
-
-
-def _read_pins(view: ReadTransaction) -> dict[SnapshotId, Pin]:
-    """All pins. One that cannot be read is a pin all the same."""
-    pins = {}
-    for id_, value in view.iterate(Table.PINS) if view.has_table(Table.PINS) else ():
-        try:
-            pins[SnapshotId(id_)] = decode_pin(value)
-        except (CorruptionError, FormatError) as error:
-            _log.error("the pin of snapshot %s: %s", id_.hex()[:12], error.message)
-            pins[SnapshotId(id_)] = Pin(RECORD_VERSION, 0)
-    return pins
-
-
-def _forget(transaction: WriteTransaction, ids: Collection[SnapshotId], now_ns: int) -> list[StoredSnapshot]:
-    """See `Store.forget`."""
-    found = []
-    generation = stored_number(transaction.get(Table.META, GENERATION_KEY)) + 1
-    for id_ in ids:
-        if transaction.get(Table.PINS, id_) is not None:
-            message = f"snapshot {id_.hex()[:12]} is pinned; nothing was forgotten"
-            raise ConflictError(message, hint="take the pin away with `yester unpin`")
-        key = transaction.get(Table.SNAPSHOT_IDS, id_)
-        record = transaction.get(Table.SNAPSHOTS, bytes(key)) if key is not None else None
-        if key is None or record is None:
-            continue
-        where, encoded = bytes(key), bytes(record)
-        stored = _stored(encoded)
-        # A clock that is behind the snapshot's own must not let its grace end the sooner.
-        forgotten = Forgotten(RECORD_VERSION, max(now_ns, min(stored.snapshot.time_ns, TIME_NS_MAX)), encoded, generation)
-        transaction.put(Table.FORGOTTEN, where, encode_forgotten(forgotten))
-        transaction.delete(Table.SNAPSHOTS, where)
-        transaction.delete(Table.SNAPSHOT_IDS, id_)
-        found.append(stored)
-    if found:
-        count_generation(transaction)
-    return found
-
-
-def iter_forgotten(view: ReadTransaction, start: bytes = b"") -> Iterator[tuple[bytes, ForgottenSnapshot]]:
-    """The snapshots that were forgotten, from the key `start` on, each with its key. One that cannot be read is logged and left out."""
-    if not view.has_table(Table.FORGOTTEN):
-        return
-    for key, value in view.iterate_from(Table.FORGOTTEN, start):
-        try:
-            forgotten = decode_forgotten(value)
-            yield key, ForgottenSnapshot(_stored(forgotten.record), forgotten.forgotten_ns, forgotten.generation)
-        except (CorruptionError, FormatError) as error:
-            _log_left_out(key, error)
-
-
-def seen_change(source: str, path: bytes, seen: SeenDirectory) -> Callable[[WriteTransaction], None]:
-    """The change that records `seen`; give it to `ChunkWriter.after_trees` once its tree is added."""
-    key, record = _scan_key(source, path), encode_seen(seen)
-
-    def change(transaction: WriteTransaction) -> None:
-        transaction.put(Table.SCAN, key, record)
-
-    return change
-
-
-def forget_seen_change(source: str, path: bytes) -> Callable[[WriteTransaction], None]:
-    """The change that drops the record of a directory that is gone.
-
-    Records of directories below it stay: they are small, true of what they name, and of use if the directory comes back.
-    """
-    key = _scan_key(source, path)
-
-    def change(transaction: WriteTransaction) -> None:
-        transaction.delete(Table.SCAN, key)
-
-    return change
-
-
-def _stored(record: bytes) -> StoredSnapshot:
-    return StoredSnapshot(snapshot_id(record), decode_snapshot(record))
-
-
-def _readable(records: Iterable[tuple[bytes, memoryview]]) -> Iterator[StoredSnapshot]:
-    """The snapshots of these keys and records; those that cannot be decoded are left out and logged."""
-    for key, record in records:
-        try:
-            yield _stored(bytes(record))
-        except (CorruptionError, FormatError) as error:
-            _log_left_out(key, error)
-
-
-def _log_left_out(key: bytes, error: YesterError) -> None:
-    source = key.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-    _log.error("a snapshot of %s is left out: %s", source, error.message)
-
-
-def count_generation(transaction: WriteTransaction) -> None:
-    """Have everybody notice that snapshots came or went."""
-    generation = stored_number(transaction.get(Table.META, GENERATION_KEY))
-    transaction.put(Table.META, GENERATION_KEY, (generation + 1).to_bytes(8, "little"))
-
-
-def snapshot_key(snapshot: Snapshot) -> bytes:
-    """What a snapshot record is filed under (docs/format.md §1)."""
-    return _source_prefix(snapshot.source) + _time_key(snapshot.time_ns)
-
-
-def _source_prefix(source: str) -> bytes:
-    return source.encode("utf-8", "surrogateescape") + b"\0"
-
-
-def _time_key(time_ns: int) -> bytes:
-    """Sorts as the times do, also before 1970. Times that a snapshot cannot have, beyond the year 2262, become the nearest."""
-    return min(max(time_ns + (1 << 63), 0), (1 << 64) - 1).to_bytes(8, "big")
-
-
-def _scan_key(source: str, path: bytes) -> bytes:
-    """Hashed, since LMDB keys end at 511 bytes and paths do not."""
-    return blake3(_source_prefix(source) + path).digest()
-
-
-def _list_store(path: Path) -> set[str] | None:
-    """The names in a store's folder; None if there is no such folder.
-
-    Raises:
-        ConflictError: it is no folder, or one of a store's files is no regular file: following a symlink that somebody else may
-            have put there would write into whatever it leads to.
-        StoreAccessError: the operating system refuses.
-    """
-    try:
-        names = set(os.listdir(path))
-        for name in names & _FILES:
-            if not stat.S_ISREG(os.lstat(path / name).st_mode):
-                message = f"{path / name} is not a regular file, so {path} is not a store that can be trusted; nothing was changed"
-                raise ConflictError(message, hint="see who put it there; a store's files must be regular files")
-    except FileNotFoundError:
-        if path.is_symlink():
-            message = f"the store {path} is a symlink to something that is not there"
-            raise ConflictError(message, hint="mount the disk it leads to, or name another store with --store or YESTER_STORE") from None
-        return None
-    except NotADirectoryError:
-        message = f"{path} is a file, or lies below one, and a store is a folder"
-        raise ConflictError(message, hint="name the store's folder with --store or YESTER_STORE") from None
-    except OSError as error:
-        message = f"cannot look into the store {path}: {error.strerror}"
-        raise StoreAccessError(message, hint="see whose it is, or name another with --store or YESTER_STORE") from error
-    return names
-
-
-def _judge_copy(path: Path) -> None:
-    """Raises CorruptionError if the data file, which was copied here, has pages that do not belong together.
-
-    0.12 s for 340 MB with 70,000 files (2026-11-26): only pages of LMDB's trees are read.
-    """
-    # Somebody may be writing to it, and only the second look, which is slower, is not confused by that.
-    if are_pages_sound(path):
-        return
-    if problems := verify_data_file(path):
-        message = f"the store {path} was copied, moved or restored, and its database is not whole: {problems[0]}; nothing was changed"
-        raise CorruptionError(message, hint="copy it again while nothing writes to it; `yester repair` saves what it has")
-
-
-def _is_unfinished(path: Path, names: set[str]) -> bool:
-    """Whether making a store in this directory ended before it had any content. A store that was in use is not mistaken for that."""
-    if names == {_USE_LOCK_FILE}:
-        return True
-    if LOCK_FILE not in names or not names <= {_USE_LOCK_FILE, LOCK_FILE, DATA_FILE}:
-        return False
-    return DATA_FILE not in names or (path / DATA_FILE).stat().st_size < _STORE_BYTES_MIN
-
-
-def _unfinished_error(path: Path) -> NotFoundError:
-    message = f"{path} is not a store: making one there was interrupted"
-    return NotFoundError(message, hint="run `yester init` there again")
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the names in a folder durable: LMDB syncs its file, which need not include the file's name.
-
-    Raises:
-        StoreAccessError: the disk failed.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return  # Names may be made in it and not read. The file system will write it in its own time.
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        message = f"cannot write the folder {path} to its disk: {error.strerror}"
-        raise StoreAccessError(message) from error
-    finally:
-        os.close(handle)
-
-
 def _read_parameters(view: ReadTransaction, path: Path) -> Parameters:
     record = view.get(Table.META, FORMAT_KEY)
     if record is None:
-        raise _unfinished_error(path)
+        raise unfinished_error(path)
     parameters = decode_parameters(record, path)
     if parameters.encryption is None and next(view.iterate(Table.META, SLOT_PREFIX), None) is not None:
         message = f"the store {path} says that it is plain, but has key slots: somebody has changed it; nothing was changed now"
