@@ -90,7 +90,7 @@ def test_a_policy_is_tried_without_being_set_and_at_another_time(run: Run, three
         (["letters"], 2, "a policy says what to keep"),
         (["letters", "--none", "--keep-last", "1"], 2, "a policy says what to keep"),
         (["lettres", "--keep-last", "1"], 1, "there is no source 'lettres'"),
-        (["letters", "--keep-last", "0"], 2, "a policy says what to keep"),
+        (["letters", "--keep-last", "0"], 2, "a policy must say what to keep"),
     ],
 )
 def test_what_cannot_be_set_changes_nothing(run: Run, three: list[str], config: Path, arguments: list[str], code: int, part: str) -> None:

@@ -4,13 +4,15 @@
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import Run
 from yester.cli.config import Upkeep
 from yester.cli.upkeep import is_upkeep_due, store_key
+from yester.core.records import decode_forgotten, encode_forgotten
 from yester.engine.runs import Outcome, RunBook, RunRecord
-from yester.store.lmdb import Table
+from yester.store.lmdb import Table, WriteTransaction
 from yester.store.store import Store
 
 DAY_NS = 24 * 3600 * 10**9
@@ -108,3 +110,20 @@ def damage_segments(path: Path) -> None:
     for segment in segments:
         data[data.find(segment) + len(segment) - 1] ^= 1
     (path / "data.mdb").write_bytes(data)
+
+
+def test_a_run_gives_the_space_of_what_was_forgotten_long_ago_back(run: Run, config: Path, tmp_path: Path) -> None:
+    run("schedule", "run", "letters")
+    with Store.open(tmp_path / "store") as store:
+        store.forget([store.snapshots()[0].id], now_ns=1)  # keeps it until a week after it was made
+        forgotten = store.forgotten_snapshots()[0]
+    assert "pruned the store: 0 forgotten snapshots are gone" in run("schedule", "run", "letters").out
+
+    def age(transaction: WriteTransaction) -> None:
+        [(key, value)] = transaction.iterate(Table.FORGOTTEN)
+        aged = msgspec.structs.replace(decode_forgotten(value), forgotten_ns=forgotten.forgotten_ns - 8 * DAY_NS)
+        transaction.put(Table.FORGOTTEN, key, encode_forgotten(aged))
+
+    with Store.open(tmp_path / "store") as store:
+        store.environment.write(age)
+    assert "pruned the store: 1 forgotten snapshots are gone" in run("schedule", "run", "letters").out

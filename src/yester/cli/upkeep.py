@@ -14,8 +14,10 @@ from pathlib import Path
 from yester.cli.config import Upkeep
 from yester.cli.output import show_size
 from yester.cli.run_log import RunLog, tell_outcome
+from yester.core.retention import GRACE_NS
 from yester.engine.check import Sample, check
 from yester.engine.check_report import CheckReport
+from yester.engine.prune import prune
 from yester.engine.runs import Outcome, RunBook, RunRecord
 from yester.errors import BusyError, YesterError
 from yester.store.store import Store
@@ -32,7 +34,7 @@ def store_key(path: Path) -> str:
 
 
 def look_after(store: Store, upkeep: Upkeep, book: RunBook, log: RunLog) -> bool:
-    """Check the store if it is time; False if there is damage that was not known, or it could not be looked for.
+    """Check the store and prune it, if it is time; False if there is damage that was not known, or it could not be looked for.
 
     Raises:
         StoreAccessError: what is known of runs cannot be written.
@@ -44,7 +46,7 @@ def look_after(store: Store, upkeep: Upkeep, book: RunBook, log: RunLog) -> bool
             if not is_upkeep_due(before, upkeep, time.time_ns()):
                 return True
             record = book.begin(key, time.time_ns())
-            outcome, message = _check(store, upkeep, log)
+            outcome, message = _look(store, upkeep, log)
             ended = book.end(record, outcome, time.time_ns(), message)
     except BusyError:
         return True  # A run of another source is at it.
@@ -62,7 +64,7 @@ def is_upkeep_due(record: RunRecord | None, upkeep: Upkeep, now_ns: int) -> bool
     return now_ns - record.started_ns >= wait_ns
 
 
-def _check(store: Store, upkeep: Upkeep, log: RunLog) -> tuple[Outcome, str]:
+def _look(store: Store, upkeep: Upkeep, log: RunLog) -> tuple[Outcome, str]:
     try:
         report = check(store, read_data=Sample(upkeep.share, secrets.randbits(31)))
     except YesterError as error:
@@ -76,7 +78,18 @@ def _check(store: Store, upkeep: Upkeep, log: RunLog) -> tuple[Outcome, str]:
         log.complain(message, "`yester check` names the files and snapshots that are touched, `yester repair` puts back what it can")
         return Outcome.FAILED, message
     log.say(_show(report))
+    try:
+        pruned = prune(store, grace_ns=GRACE_NS, on_wait=_give_up)
+    except YesterError as error:
+        log.complain(f"space of what was forgotten was not given back: {error.message}", error.hint)
+        return Outcome.FAILED, error.message
+    log.say(f"pruned the store: {len(pruned.removed)} forgotten snapshots are gone, {show_size(pruned.freed_bytes)} are free again")
     return Outcome.DONE, ""
+
+
+def _give_up(holder: str) -> None:
+    message = f"another prune is running ({holder})"
+    raise BusyError(message)
 
 
 def _show(report: CheckReport) -> str:

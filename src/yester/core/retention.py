@@ -186,7 +186,7 @@ def parse_policy(options: Mapping[str, object]) -> Policy:
     policy = Policy(**values)  # type: ignore[arg-type]  # each was parsed to what its field takes
     if policy.says_nothing:
         message = "a policy must say what to keep, and this one does not"
-        raise UsageError(message, hint='write last = "all" to keep everything')
+        raise UsageError(message, hint='to keep everything say --keep-last all, or last = "all" in the configuration')
     return policy
 
 
