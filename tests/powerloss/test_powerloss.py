@@ -45,7 +45,7 @@ def live_states(recording: Recording) -> list[State]:
 
 
 def prune_states(recording: Recording) -> list[State]:
-    """The states that the test of prunes and compactions looks at."""
+    """The states that the test of prunes, compactions and changes of keys looks at."""
     return _states(recording, prefixes=PRUNE_PREFIX_STATES_MIN, partial=PRUNE_PARTIAL_STATES)
 
 
@@ -144,7 +144,7 @@ def test_a_live_folder_survives_power_loss_at_any_write(live_recording: Recordin
     assert report.seen["more than was synced"] >= 20
 
 
-def test_prunes_and_compactions_survive_power_loss_at_any_write(
+def test_prunes_compactions_and_changes_of_keys_survive_power_loss_at_any_write(
     prune_recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in PYTHON_SETTINGS.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Says whether a store that was pruned and compacted, on a disk after a power loss, has all that was not forgotten, whole.
+"""Says whether the store of workload_prune, on a disk after a power loss, has all that was not forgotten, whole.
 
 usage: python -m tests.powerloss.verify_prune FOLDER     asked and answering as verify.py does
 """
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tests.faults.witness import judge, sample_nodes
 from tests.powerloss.verify import answer_questions
-from tests.powerloss.workload_prune import FILES, SEED, STORE_FOLDER, VERSIONS
+from tests.powerloss.workload_prune import FILES, SEED, STORE_FOLDER, VERSIONS, unlock_with
 from yester.engine.check import check
 from yester.engine.prune import prune
-from yester.errors import NotFoundError, YesterError
+from yester.errors import LockedError, NotFoundError, YesterError
 from yester.store.folder import COMPACT_FOLDER
 from yester.store.store import Store
 
@@ -23,7 +23,7 @@ def find_problem(disk: Path, acked: list[str]) -> tuple[str, str]:
     path = disk / STORE_FOLDER
     was_compacting = (path / COMPACT_FOLDER).exists()
     try:
-        store = Store.open(path)
+        store = _open(path, acked)
     except NotFoundError as error:
         return (f"the store is gone: {error.message}" if acked else ""), "no store"
     except YesterError as error:
@@ -40,9 +40,20 @@ def find_problem(disk: Path, acked: list[str]) -> tuple[str, str]:
         return problem, "compacting" if was_compacting else found
 
 
+def _open(path: Path, acked: list[str]) -> Store:
+    """Open it with the passphrase that it was last given, or the one that it was about to be given."""
+    changed = max((int(text.split("-")[1]) for text in acked if text.startswith("changed-")), default=0)
+    try:
+        return Store.open(path, unlock=unlock_with(changed))
+    except LockedError:
+        if f"changing-{changed + 1}" not in acked:
+            raise
+        return Store.open(path, unlock=unlock_with(changed + 1))
+
+
 def _find_loss(store: Store, acked: list[str]) -> str:
     ids = {stored.id.hex() for stored in store.snapshots()}
-    said: dict[str, set[str]] = {"made": set(), "forgetting": set(), "forgotten": set(), "store": set()}
+    said: dict[str, set[str]] = {word: set() for word in ("made", "forgetting", "forgotten", "changing", "changed", "store")}
     for text in acked:
         word, _, id_ = text.partition("-")
         said[word].add(id_)
