@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Items, Plan, plant_data, publish
 from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
+from yester.core.content import unpack_spans
 from yester.core.ids import ChunkId, chunk_id
 from yester.core.records import RECORD_VERSION, Entry, Snapshot, Tree, decode_tree
 from yester.engine import prune as prune_module
@@ -350,6 +352,70 @@ def test_what_a_writer_relied_on_and_a_prune_swept_ends_the_writer(store: Store)
     assert check(store, read_data=True).unneeded_chunks == 0
 
 
+def test_what_was_asked_before_a_sweep_and_is_noted_after_it_is_looked_at_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that adds may be interrupted between the two, while the other commits."""
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first)
+    has = ChunkWriter.has
+
+    def has_and_is_late(writer: ChunkWriter, chunk: ChunkId) -> bool:
+        answer = has(writer, chunk)
+        if chunk == store.chunk_id(b"one") and answer:
+            prune_now(store)
+            writer.add(Kind.DATA, b"something else")
+            writer.flush()
+        return answer
+
+    monkeypatch.setattr(ChunkWriter, "has", has_and_is_late)
+
+    def add(writer: ChunkWriter) -> None:
+        with writer:
+            plant_slowly(writer, {"c": b"one"}, lambda: None)
+
+    with store.adding(), pytest.raises(SweptError):
+        add(store.writer())
+    assert check(store, read_data=True).findings == ()
+
+
+def test_a_snapshot_that_is_had_back_and_forgotten_again_during_a_prune_is_another_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first)
+    write = store.environment.write
+    is_done = False
+
+    def interfere(apply: Callable[[WriteTransaction], Result]) -> Result:
+        nonlocal is_done
+        if not is_done:
+            is_done = True
+            store.undelete([first.id])
+            store.forget([first.id], now_ns=NOW_NS)
+        return write(apply)
+
+    monkeypatch.setattr(store.environment, "write", interfere)
+    prune_now(store)
+    monkeypatch.undo()
+    assert is_done
+    assert store.undelete([first.id]) == [first]
+    assert contents(store, first.snapshot.root) == {"a": b"one"}
+
+
+def test_what_is_published_by_somebody_who_cannot_begin_again_is_kept_though_all_of_it_was_garbage(store: Store) -> None:
+    """A live folder that is again as it was in a version that was forgotten."""
+    first, _ = publish(store, {"a": b"one"}), publish(store, {"a": b"two"})
+    forget(store, first)
+    record = bytes(store.reader().read(first.snapshot.root.tree))
+    with store.adding():
+        with store.writer() as writer:
+            assert writer.add(Kind.TREE, record, is_root=True) == first.snapshot.root.tree
+        prune_now(store)
+        again = store.add_snapshot(msgspec.structs.replace(first.snapshot, source="again"))
+    assert contents(store, again.snapshot.root) == {"a": b"one"}
+
+
 # --- everything at once -------------------------------------------------------------------------------------------------
 
 FILES = [b"a" * 10, b"b" * 20, b"c" * 3000]
@@ -360,7 +426,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["back up", "begin", "begin and flush"]), st.integers(0, len(FOLDERS) - 1)),
         st.tuples(st.sampled_from(["step", "step", "forget", "prune"]), st.integers(0, 7)),
-        st.tuples(st.sampled_from(["step", "step", "undelete", "look", "prune"]), st.integers(0, 7)),
+        st.tuples(st.sampled_from(["step", "step", "undelete", "forget again", "look", "prune"]), st.integers(0, 7)),
     ),
     min_size=20,
     max_size=60,
@@ -406,6 +472,10 @@ class World:
                 self.store.forget([snapshots[number % len(snapshots)].id], now_ns=NOW_NS)
             case "undelete" if forgotten:
                 self.store.undelete([forgotten[number % len(forgotten)].stored.id])
+            case "forget again" if forgotten:
+                id_ = forgotten[number % len(forgotten)].stored.id
+                self.store.undelete([id_])
+                self.store.forget([id_], now_ns=NOW_NS)
             case "look" if self.leases and number % 2:
                 self.leases.pop(0)[0].release()
             case "look":
@@ -478,8 +548,8 @@ class World:
             data = bytes(reader.read(ChunkId(chunk)))
             if data[:1] == b"T" and len(data) < SMALL_CHUNKS.max_bytes:
                 for entry in decode_tree(data).entries:
-                    spans = entry.content if stat.S_ISDIR(entry.mode) else b""
-                    assert not spans or spans in present
+                    named = [entry.content] if stat.S_ISDIR(entry.mode) else [span.chunk for span in unpack_spans(entry.content)]
+                    assert set(named) <= present
 
 
 @given(OPERATIONS)

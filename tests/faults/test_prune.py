@@ -128,7 +128,7 @@ def test_a_system_call_that_fails_or_is_the_last_loses_nothing(
             assert kind.error != errno.ENOSPC or "no space left" in ending.err
             assert "nothing was changed" in ending.err or "what was committed before is whole" in ending.err
         after = sample.look(path)
-        assert after <= before
+        assert all(now <= then for now, then in zip(after[:2], before[:2], strict=True))
         if command == "compact":
             assert after == before
         assert not (path / "compact.new").exists()

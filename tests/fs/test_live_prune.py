@@ -6,9 +6,10 @@ import stat
 
 import pytest
 
-from tests.fs.live_folder import LiveSandbox, do_something, snapshot_shapes, stored_shapes
+from tests.fs.live_folder import LiveSandbox, do_something, new_file, snapshot_shapes, stored_shapes
 from yester.engine.check import check
 from yester.engine.prune import prune
+from yester.fs.live_nodes import ROOT
 
 
 def contents(mine: LiveSandbox) -> dict[int, bytes]:
@@ -64,3 +65,27 @@ def test_a_prune_at_any_moment_takes_nothing_from_a_live_folder(mine: LiveSandbo
         assert stored_shapes(mine.store, latest.snapshot.root) == snapshot_shapes(mine)
     report = check(mine.store, read_data=True)
     assert (report.findings, report.findings_more) == ((), 0)
+
+
+def test_a_folder_that_is_empty_again_has_its_version_published_whatever_is_pruned_before(mine: LiveSandbox) -> None:
+    """Its trees are those of a version that was forgotten: nothing new is stored but a second copy of them."""
+    new_file(mine, b"a", b"x")
+    mine.publish()
+    mine.tree.unlink(ROOT, b"a")
+    mine.publish()
+    new_file(mine, b"b", b"y")
+    mine.publish()
+    mine.store.forget([stored.id for stored in mine.store.snapshots()[:-1]], now_ns=mine.now_ns())
+    mine.store.renew_lease()
+    mine.tree.unlink(ROOT, b"b")
+    with mine.store.adding():
+        cut = mine.tree.begin_version()
+        assert cut is not None
+        mine.commit()
+        version = mine.store_version(cut)
+        prune(mine.store, grace_ns=0, now_ns=mine.now_ns())
+        mine.finish(cut, version)
+    latest = mine.store.latest_snapshot("live/mine")
+    assert latest is not None
+    assert set(stored_shapes(mine.store, latest.snapshot.root)) == {b""}
+    assert check(mine.store, read_data=True).findings == ()

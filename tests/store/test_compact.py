@@ -125,3 +125,31 @@ def test_without_room_for_a_second_file_nothing_is_begun(path: Path, monkeypatch
     with pytest.raises(StoreFullError, match="nothing was changed"):
         compact(path)
     assert not (path / COMPACT_FOLDER).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+def test_a_store_whose_lock_cannot_be_held_is_not_written(path: Path) -> None:
+    """Else somebody could compact it meanwhile, and what is committed would go into a file that is gone."""
+    for place in (path, *path.rglob("*")):
+        os.chown(place, 65534, 65534)
+    os.chown(path / "use.lock", 0, 0)
+    program = """
+import os, sys
+from pathlib import Path
+from yester.errors import StoreAccessError
+from yester.store.store import Store
+path = Path(sys.argv[1])
+os.setuid(65534)
+try:
+    Store.open(path)
+except StoreAccessError as error:
+    print(error.message)
+with Store.open(path, readonly=True) as store:
+    print(store.snapshots())
+"""
+    for above in path.parents[:3]:
+        above.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True)
+    assert (
+        done.stdout == f"{path / 'use.lock'} cannot be opened or made, so the store was not opened for writing; nothing was changed\n[]\n"
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from yester.errors import FormatError, StoreAccessError
+from yester.store import leases as leases_module
 from yester.store.leases import HeldLease, Lease, list_leases
 from yester.store.store import Store
 
@@ -40,6 +41,7 @@ def test_the_lease_of_a_killed_process_is_gone(tmp_path: Path) -> None:
     program = """
 import sys, time
 from pathlib import Path
+from yester.store import leases as leases_module
 from yester.store.leases import HeldLease
 lease = HeldLease(Path(sys.argv[1]), generation=1)
 print("held", flush=True)
@@ -84,3 +86,28 @@ def test_whoever_has_a_store_open_holds_a_lease(tmp_path: Path) -> None:
         with store.adding():
             assert len(list_leases(store.leases_folder)) == 2
     assert list_leases(tmp_path / "store" / "leases") == []
+
+
+def test_a_lease_that_cannot_be_renewed_is_kept_and_renewed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = HeldLease(tmp_path, generation=3)
+    monkeypatch.setattr(leases_module, "_take", lambda *_arguments: None)  # as on a full disk
+    lease.renew(5)
+    assert lease.is_held
+    assert list_leases(tmp_path) == [Lease(3, None, os.getpid())]
+    monkeypatch.undo()
+    lease.renew(5)
+    assert list_leases(tmp_path) == [Lease(5, None, os.getpid())]
+    lease.release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+def test_what_root_makes_in_the_store_of_another_is_his(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "store"):
+        pass
+    for name in ("use.lock", "leases"):
+        made = tmp_path / "store" / name
+        made.rmdir() if made.is_dir() else made.unlink()
+    os.chown(tmp_path / "store", 65534, 65534)
+    with Store.open(tmp_path / "store") as store, store.backup_lock(lambda _holder: None):
+        owners = {made.name: made.stat().st_uid for made in store.path.iterdir()}
+    assert [owners[name] for name in ("use.lock", "leases", "backup.lock")] == [65534] * 3

@@ -185,8 +185,9 @@ class _VersionStorer:
             marks.append(mark)
             sums.add(entry, mark.folder, counts_bytes=self._counts(node.number, entry, mark.number))
         tree = self._owners.tree_of(entries)
-        tree_id = store_tree(tree, self._params, lambda record: self._writer.add(Kind.TREE, record))
-        table = store_record(encode_table(marks), self._params, lambda record: self._writer.add(Kind.TREE, record))
+        is_root = node.number == ROOT_NUMBER
+        tree_id = store_tree(tree, self._params, lambda record: self._writer.add(Kind.TREE, record, is_root=is_root))
+        table = store_record(encode_table(marks), self._params, lambda record: self._writer.add(Kind.TREE, record, is_root=is_root))
         self._folders[node.number] = FolderBase(tree_id, table)
         self._entries[node.number] = _entry(node, Content(0, tree_id), 0, 0), sums.mark(table)
 

@@ -11,13 +11,13 @@ Memory: a bit at each place (`engine.places`), and the ids of what is not at one
 """
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from yester.core.content import HOLE, LIST_MAGIC, SPAN_BYTES, Content, unpack_spans
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.node_row import NodeRow, decode_row
 from yester.core.node_table import TABLE_MAGIC, tables_below
-from yester.core.records import TREE_MAGIC, Entry, Snapshot, decode_forgotten, decode_snapshot, decode_tree
+from yester.core.records import TREE_MAGIC, Entry, Forgotten, Snapshot, decode_forgotten, decode_snapshot, decode_tree
 from yester.engine.places import Places, SegmentReader
 from yester.engine.trees import read_tree_record
 from yester.errors import CorruptionError, FormatError, YesterError
@@ -60,11 +60,11 @@ class Marker:
             count += 1
         return count
 
-    def mark_forgotten(self, view: ReadTransaction, *, but: set[bytes]) -> None:
-        """Mark what forgotten snapshots need, except those under the keys `but`."""
+    def mark_forgotten(self, view: ReadTransaction, *, but: Mapping[bytes, Forgotten]) -> None:
+        """Mark what forgotten snapshots need, except these rows, by their keys: one had back and forgotten again is another."""
         if view.has_table(Table.FORGOTTEN):
             for key, value in view.iterate(Table.FORGOTTEN):
-                if key not in but:
+                if decode_forgotten(value) != but.get(key):
                     self.mark_snapshot(view, decode_snapshot(decode_forgotten(value).record))
 
     def mark_snapshot(self, view: ReadTransaction, snapshot: Snapshot) -> None:

@@ -18,12 +18,12 @@ import os
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from yester.core.ids import ID_BYTES, ChunkId
-from yester.core.records import decode_seen
+from yester.core.records import Forgotten, decode_forgotten, decode_seen
 from yester.engine.mark import MARKED, Marker
 from yester.engine.places import Places
 from yester.engine.steps import StepProgress
@@ -140,7 +140,8 @@ class _Prune:
         self._looked_last = 0
         """Trees in segments up to this one are marked, where that is to be done."""
         self._looked_generation = 0
-        self._expired: dict[bytes, ForgottenSnapshot] = {}
+        self._expired: dict[bytes, Forgotten] = {}
+        """Rows of forgotten snapshots whose time is over, by their keys."""
         self._dead: dict[Kind, bytearray] = {kind: bytearray() for kind in Kind}
         """Ids of chunks to remove, by the kind of their segments."""
 
@@ -157,7 +158,7 @@ class _Prune:
             self._progress.begin("folders")
             marker = self._marker
             marker.mark_snapshots(view)
-            marker.mark_forgotten(view, but=set(self._expired))
+            marker.mark_forgotten(view, but=self._expired)
             marker.mark_live_folders(view)
             marker.mark_young(view, range(self._old_last + 1, last + 1))
             self._find_dead(view)
@@ -181,9 +182,11 @@ class _Prune:
                 report.leased += 1
                 keeping.update(holders)
             else:
-                self._expired[key] = forgotten
+                row = view.get(Table.FORGOTTEN, key)
+                assert row is not None
+                self._expired[key] = decode_forgotten(row)
+                report.removed.append(forgotten)
         keeping.update(lease for lease in leases if lease.last_segment is not None)
-        report.removed = list(self._expired.values())
         report.leases = tuple(sorted(keeping, key=lambda lease: lease.process))
 
     def _list_segments(self, view: ReadTransaction) -> None:
@@ -226,7 +229,7 @@ class _Prune:
         self._dead = {kind: bytearray() for kind in Kind}
         self._forget_seen()
 
-    def _sweep_rows(self, ids: list[ChunkId], *, expired: dict[bytes, ForgottenSnapshot] | None = None) -> None:
+    def _sweep_rows(self, ids: list[ChunkId], *, expired: Mapping[bytes, Forgotten] | None = None) -> None:
         """Remove these rows of the index, but for those that somebody has come to need."""
         while True:
             with self._environment.read() as view:
@@ -243,9 +246,9 @@ class _Prune:
                 if at >= 0 and not self._places.bits[at] & MARKED:
                     is_swept |= transaction.delete(Table.CHUNKS, chunk)
                     transaction.looked_at(1)
-            for key, forgotten in (expired or {}).items():
+            for key, row in (expired or {}).items():
                 value = transaction.get(Table.FORGOTTEN, key)
-                if value is not None and next(iter_forgotten(transaction, key))[1] == forgotten:
+                if value is not None and decode_forgotten(value) == row:
                     is_removed |= transaction.delete(Table.FORGOTTEN, key)
             if is_removed:
                 count_generation(transaction)  # mounts show forgotten ones
@@ -263,7 +266,7 @@ class _Prune:
         generation = self._store.snapshots_generation_in(view)
         if generation != self._looked_generation:
             self._marker.mark_snapshots(view)
-            self._marker.mark_forgotten(view, but=set(self._expired))
+            self._marker.mark_forgotten(view, but=self._expired)
             self._looked_generation = generation
         last = last_segment(view)
         self._marker.mark_young(view, range(self._looked_last + 1, last + 1))

@@ -265,7 +265,7 @@ class ChunkWriter:
 
     Whether a chunk "exists" is asked of the store as it is at that moment plus what this writer has pending. A prune may remove
     it before a tree that names it is committed. So the writer remembers what it *relied* on, and where a prune has swept since
-    it looked, a commit looks again, in its own transaction: what is gone ends the writer with `SweptError` and nothing is
+    it began, each commit looks again, in its own transaction: what is gone ends the writer with `SweptError` and nothing is
     committed that lacks anything. What this writer itself has committed is kept by the lease of whoever uses it (`Store.adding`).
     100 bytes for each chunk that was relied on.
     """
@@ -307,10 +307,11 @@ class ChunkWriter:
             # After a failed commit LMDB refuses everything. What this thread met is that; the other one knows why.
             raise self._failure
 
-    def add(self, kind: Kind, data: bytes | memoryview) -> ChunkId:
+    def add(self, kind: Kind, data: bytes | memoryview, *, is_root: bool = False) -> ChunkId:
         """Store a chunk unless the store has it (whole, after `doubt`), and return its id.
 
-        `data` is kept until it is compressed: never reuse it.
+        `data` is kept until it is compressed: never reuse it. With `is_root` it is stored although the store has it: it is about to be
+        published by something that cannot begin again, and what this writer stored is kept until then, with all that it names.
 
         Blocks while too much waits for compression or for the disk.
 
@@ -318,7 +319,8 @@ class ChunkWriter:
             StoreFullError, StoreAccessError, CorruptionError, SweptError: an earlier batch could not be committed.
         """
         chunk = self._environment.name_chunk(data)
-        if not self._can_rely_on(chunk, kind) or self._is_damaged(chunk):
+        is_stored = chunk in self._pending if is_root else self._can_rely_on(chunk, kind)
+        if not is_stored or self._is_damaged(chunk):
             segment = self._open[kind]
             self._pending.add(chunk)
             segment.ids.append(chunk)
@@ -443,11 +445,8 @@ class ChunkWriter:
         if not batch or self._failure is not None or self._is_abandoned:
             return
 
-        sweeps = self._sweeps
-
         def apply(transaction: WriteTransaction) -> None:
-            nonlocal sweeps
-            sweeps = self._judge_relied(transaction)
+            self._judge_relied(transaction)
             number = last_segment(transaction)
             if number >= SEGMENTS_MAX:
                 message = f"the store {self._environment.path} has a segment with the impossible number {number}; nothing was stored"
@@ -467,21 +466,21 @@ class ChunkWriter:
                     change(transaction)
 
         self._environment.write(apply)
-        self._sweeps = sweeps
         self._committed.append([chunk for segment, _ in batch for chunk in segment.chunks])
         self.counts.stored_bytes += sum(len(encoded) for _, encoded in batch)
 
-    def _judge_relied(self, transaction: WriteTransaction) -> int:
-        """Compare what was relied on with what is there, if a prune has swept since; returns how many sweeps there were."""
-        sweeps = stored_number(transaction.get(Table.META, SWEEPS_KEY))
-        if sweeps != self._sweeps:
+    def _judge_relied(self, transaction: WriteTransaction) -> None:
+        """Compare what was relied on with what is there, if a prune has swept since this writer began.
+
+        All of it, each time: the thread that adds may have asked before a sweep and note only now that it relies on the answer.
+        """
+        if stored_number(transaction.get(Table.META, SWEEPS_KEY)) != self._sweeps:
             for chunk in list(self._relied):  # a copy in one step: the thread that adds goes on
                 if transaction.get(Table.CHUNKS, chunk) is None:
                     message = (
                         f"a prune of the store {self._environment.path} removed what was about to be used again; nothing was published"
                     )
                     raise SweptError(message, hint="do it again: what is missing is stored anew")
-        return sweeps
 
 
 SWEEPS_KEY = b"sweeps"

@@ -46,18 +46,27 @@ def is_name_of_store(name: str) -> bool:
     return name in _FILES or name in (LEASES_FOLDER, COMPACT_FOLDER) or is_lock_or_note
 
 
-def use_with_others(path: Path) -> AbstractContextManager[None]:
+@contextmanager
+def use_with_others(path: Path, *, may_go_without: bool = False) -> Iterator[None]:
     """Hold the right to have the store open, which all may that only do not want to be alone.
 
+    Who only reads `may_go_without`: nothing that he writes could go into a file that is about to be replaced.
+
     Raises:
-        BusyError: it is being compacted.
+        BusyError: it is being compacted. StoreAccessError: the right cannot be had.
     """
 
     def refuse(holder: str) -> None:
         message = f"the store {path} is being compacted or repaired by {holder}; it was not opened"
         raise BusyError(message, hint="try again when that has ended")
 
-    return shared_lock(path / _USE_LOCK_FILE, refuse)
+    with shared_lock(path / _USE_LOCK_FILE, refuse) as is_held:
+        if not is_held and not may_go_without:
+            message = f"{path / _USE_LOCK_FILE} cannot be opened or made, so the store was not opened for writing; nothing was changed"
+            raise StoreAccessError(
+                message, hint="see whose that file is, and whether its disk is full: it is empty and must be the owner's"
+            )
+        yield
 
 
 def use_alone(path: Path) -> AbstractContextManager[None]:

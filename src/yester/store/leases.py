@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yester.errors import FormatError
+from yester.store.locks import give_to_owner
 
 LEASES_FOLDER = "leases"
 _NAME = re.compile(r"([0-9]{1,20})-([0-9]{1,20}|r)-([0-9]{1,10})-[0-9a-f]{16}", re.ASCII)
@@ -52,8 +53,9 @@ class HeldLease:
         """Let go of the snapshots that were forgotten up to this generation."""
         if generation != self.generation:
             renewed = _take(self._folder, generation, self._last_segment)
-            self.release()
-            self._held, self.generation = renewed, generation
+            if renewed is not None:  # else the one that is held is kept, and this is tried again
+                self.release()
+                self._held, self.generation = renewed, generation
 
     def release(self) -> None:
         """End it. Safe to call twice."""
@@ -128,6 +130,7 @@ def _take(folder: Path, generation: int, last_segment: int | None) -> tuple[Path
         try:
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
+                give_to_owner(folder)
             handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError:
             return None

@@ -24,7 +24,10 @@ def file_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
         StoreAccessError: the file cannot be made; nothing was changed.
     """
     try:
+        is_new = not path.exists()
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if is_new:
+            give_to_owner(path)
     except OSError as error:
         message = f"cannot write to the store {path.parent}: {error.strerror}; nothing was changed"
         raise StoreAccessError(message, hint="see whether its disk is mounted read-only, and whose it is") from error
@@ -48,18 +51,15 @@ def file_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def shared_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
+def shared_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[bool]:
     """Hold the lock that this file stands for together with others who do; `on_busy` must raise, and hears who has it alone.
 
-    Where the file cannot be opened, since it is not there and cannot be made, nothing is held: nobody can have it alone either.
+    Gives whether it is held: not where the file cannot be opened, or is not there and cannot be made.
     """
     try:
         lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        try:
-            lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError:
-            lock = -1
+        lock = _make(path)
     except OSError:
         lock = -1
     try:
@@ -68,7 +68,24 @@ def shared_lock(path: Path, on_busy: Callable[[str], None]) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 on_busy(os.pread(lock, _HOLDER_BYTES_MAX, 0).decode("ascii", "replace").strip() or "another process")
-        yield
+        yield lock >= 0
     finally:
         if lock >= 0:
             os.close(lock)
+
+
+def give_to_owner(path: Path) -> None:
+    """Let what root makes in somebody else's folder be his: he must be able to use it as well."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _make(path: Path) -> int:
+    """A handle on a lock file that is not there yet; -1 if it cannot be made."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        give_to_owner(path)
+    except OSError:
+        return -1
+    return lock

@@ -81,7 +81,8 @@ class Listing:
 
 def put_snapshot(transaction: WriteTransaction, snapshot: Snapshot) -> StoredSnapshot:
     """Publish a snapshot in a transaction that does more than that; see `Store.add_snapshot`."""
-    if transaction.get(Table.CHUNKS, snapshot.root.content) is None:
+    roots = [snapshot.root.content, *([snapshot.live.table] if snapshot.live is not None else [])]
+    if any(transaction.get(Table.CHUNKS, root) is None for root in roots):
         message = f"the root folder of the new snapshot of {snapshot.source} is not in the store; nothing was published"
         raise SweptError(message, hint="do it again: what is missing is stored anew")
     prefix = source_prefix(snapshot.source)

@@ -120,6 +120,8 @@ class Store:
         if not environment.readonly:
             self._lease = HeldLease(self.leases_folder, generation=self.snapshots_generation())
             resources.callback(self._lease.release)
+            if not self._lease.is_held:
+                _log.warning("no lease could be taken in %s: a prune may remove what is being read", self.leases_folder)
 
     @classmethod
     def create(
@@ -217,7 +219,7 @@ class Store:
         readonly = readonly or (names is not None and not os.access(path, os.W_OK))
         with ExitStack() as resources:
             if names:
-                resources.enter_context(use_with_others(path))
+                resources.enter_context(use_with_others(path, may_go_without=readonly))
                 if not is_own_file(path):
                     judge_copy(path)
                     if not readonly:
@@ -467,6 +469,9 @@ class Store:
             for key, forgotten in found:
                 value = transaction.get(Table.FORGOTTEN, key)
                 assert value is not None
+                if transaction.get(Table.CHUNKS, forgotten.stored.snapshot.root.content) is None:
+                    message = f"the root folder of snapshot {forgotten.stored.id.hex()[:12]} is not in {self.path}; nothing was changed"
+                    raise CorruptionError(message, hint="run `yester check`")
                 transaction.put(Table.SNAPSHOTS, key, decode_forgotten(value).record)
                 transaction.put(Table.SNAPSHOT_IDS, forgotten.stored.id, key)
                 transaction.delete(Table.FORGOTTEN, key)
