@@ -138,10 +138,12 @@ def test_whatever_is_damaged_check_finds_it_and_repair_keeps_all_the_rest(
             if hit.touches(segment.offset, segment.offset + segment.length)
             for place in range(segment.header.chunk_count)
         }
-        for snapshot, damaged in zip(after.snapshots, after.damaged, strict=True):
+        # A record that was hit and can be decoded all the same is another snapshot, under an id of its own and maybe of another time.
+        as_they_were = [snapshot for snapshot in after.snapshots if snapshot in patient.snapshots]
+        for snapshot, damaged in zip(as_they_were, after.damaged, strict=True):
             version = patient.snapshots.index(snapshot)
             assert damaged <= patient.touched(version, hurt_places), f"trial {trial}: version {version}"
-            if after.check_named_all:
+            if after.check_named_all and len(as_they_were) == len(after.snapshots):
                 assert named_paths(after, patient, version) == damaged, f"trial {trial}: version {version}"
         lossy += any(after.damaged)
         shutil.rmtree(path)
