@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import Place, environment
+from tests.mount.conftest import Place, environment, find_server
 from tests.mount.everybody import judge
 from yester.engine.check import check
 from yester.engine.prune import prune
@@ -28,7 +28,7 @@ def test_backups_prunes_mounts_and_a_live_folder_at_once(place: Place) -> None:
     live.mkdir()
     done = place.run("live", "--name", "work", "--quiet", "0.3", "--every", "1", "--store", place.store, "--log", place.log, live)
     assert done.returncode == 0, done.stderr
-    place.watch(int(subprocess.run(["pgrep", "-f", f"live.*{live}$"], capture_output=True, text=True, check=True).stdout.split()[0]))
+    place.watch(find_server(live))
     folders = [place.path / f"source{number}" for number in range(3)]
     for folder in folders:
         folder.mkdir()

@@ -13,7 +13,7 @@ Memory: a bit at each place (`engine.places`), and the ids of what is not at one
 import stat
 from collections.abc import Iterable, Mapping
 
-from yester.core.content import HOLE, LIST_MAGIC, SPAN_BYTES, Content, unpack_spans
+from yester.core.content import HOLE, LEVEL_MAX, LIST_MAGIC, SPAN_BYTES, Content, Span, read_list
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.node_row import NodeRow, decode_row
 from yester.core.node_table import TABLE_MAGIC, tables_below
@@ -166,7 +166,9 @@ class Marker:
                     seen.add(content)
 
     def _mark_content(self, view: ReadTransaction, content: Content, *, is_strict: bool) -> None:
-        """Mark the chunks of a file, and its lists."""
+        """Mark the chunks of a file, and its lists. Of a level that cannot be nothing can be read, so it needs nothing."""
+        if not 0 <= content.level <= LEVEL_MAX:
+            return
         spans = content.spans
         for at in range(0, len(spans) - SPAN_BYTES + 1, SPAN_BYTES):
             chunk = ChunkId(spans[at : at + ID_BYTES])
@@ -175,17 +177,13 @@ class Marker:
                     self.missing_chunks += 1
             elif self._is_first_time(view, chunk, _LISTED, is_strict=is_strict):
                 try:
-                    data = bytes(self._read(view, chunk))
-                    if data[:2] != LIST_MAGIC + bytes([(content.level - 1) & 0xFF]):
-                        message = "it is none"
-                        raise CorruptionError(message)
-                    unpack_spans(data[2:])
+                    inner = read_list(Span(chunk, 0), content.level, lambda chunk: self._read(view, chunk))
                 except (CorruptionError, FormatError) as error:
                     if is_strict:
                         raise _unreadable(chunk, error, what="a span list") from error
                     self._unmark(view, chunk, _LISTED)
                     continue
-                self._mark_content(view, Content(content.level - 1, data[2:]), is_strict=is_strict)
+                self._mark_content(view, inner, is_strict=is_strict)
 
     def _is_first_time(self, view: ReadTransaction, chunk: ChunkId, bit: int, *, is_strict: bool) -> bool:
         """Mark a chunk that names others. Whether it is there and this was not asked before."""

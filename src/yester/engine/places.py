@@ -43,13 +43,13 @@ class Places:
         self.lengths = array("I")
         self.bits = bytearray()
         self._index_of: dict[int, int] = {}
-        self._stored_bytes = array("I")
+        self.stored_bytes = array("I")
 
     def add_segment(self, number: int, bounds: tuple[int, ...], stored_bytes: int = 0) -> None:
         """Add a segment; numbers rise."""
         self._index_of[number] = len(self.numbers)
         self.numbers.append(number)
-        self._stored_bytes.append(stored_bytes)
+        self.stored_bytes.append(stored_bytes)
         self.lengths.extend(end - start for start, end in pairwise(bounds))
         self.bits.extend(bytes(max(0, len(bounds) - 1)))
         self.starts.append(len(self.bits))
@@ -76,7 +76,7 @@ class Places:
         is_needed = self.bits.translate(bytes(bool(value & NEEDED) for value in range(256)))
         is_unneeded = self.bits.translate(bytes(not value & NEEDED for value in range(256)))
         whole = [is_needed.find(1, start, end) < 0 for start, end in pairwise(self.starts)]
-        return Unneeded(sum(is_unneeded), sum(compress(self.lengths, is_unneeded)), sum(whole), sum(compress(self._stored_bytes, whole)))
+        return Unneeded(sum(is_unneeded), sum(compress(self.lengths, is_unneeded)), sum(whole), sum(compress(self.stored_bytes, whole)))
 
 
 class Unneeded(NamedTuple):

@@ -9,11 +9,10 @@ all that it names.
 Threads: a reader belongs to one thread. A writer's public methods belong to one thread, the one that made it.
 """
 
-import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import pairwise
 from queue import Queue
@@ -21,6 +20,7 @@ from typing import Protocol, Self
 
 from yester.core.ids import ChunkId
 from yester.errors import CorruptionError, FormatError, StoreAccessError, SweptError, YesterError
+from yester.store.codec_pool import CodecPool
 from yester.store.damage import find_damaged, heal
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
@@ -284,8 +284,7 @@ class ChunkWriter:
         self._failure: BaseException | None = None
         self._is_abandoned = False
         self._doubting: ChunkReader | None = None
-        self._codecs = threading.local()
-        self._compressors = ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1)), thread_name_prefix="compress")
+        self._compressors = CodecPool(environment.key, "compress")
         self._committer = threading.Thread(target=self._commit_loop, name="commit", daemon=True)
         self._committer.start()
 
@@ -301,7 +300,7 @@ class ChunkWriter:
             self._is_abandoned = exception_type is not None
             self._queue.put(None)
             self._committer.join()
-            self._compressors.shutdown(cancel_futures=True)
+            self._compressors.cancel()
         is_consequence = exception_type is not None and issubclass(exception_type, StoreAccessError) and self._failure not in rest
         if is_consequence and self._failure is not None:
             # After a failed commit LMDB refuses everything. What this thread met is that; the other one knows why.
@@ -410,14 +409,11 @@ class ChunkWriter:
         if kind is Kind.TREE:
             self._bytes_since_trees = 0
         self._uncompressed.acquire()
-        encoded = self._compressors.submit(self._encode, kind, segment.chunks)
+        encoded = self._compressors.submit(lambda codec: self._encode(codec, kind, segment.chunks))
         self._queue.put(_ClosedSegment(encoded, tuple(segment.ids), segment.raw_bytes, tuple(segment.changes)))
 
-    def _encode(self, kind: Kind, chunks: list[bytes | memoryview]) -> bytes:
+    def _encode(self, codec: Codec, kind: Kind, chunks: list[bytes | memoryview]) -> bytes:
         try:
-            codec: Codec | None = getattr(self._codecs, "codec", None)
-            if codec is None:
-                codec = self._codecs.codec = Codec(self._environment.key)
             return codec.encode(kind, chunks) if chunks else b""
         finally:
             self._uncompressed.release()
