@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from yester.cli.options import Duration, json_option, open_store, store_option
-from yester.cli.output import print_json, show_size, show_text
+from yester.cli.output import print_json, show_count, show_size, show_text
 from yester.cli.progress import show_progress
 from yester.cli.records import snapshot_json
 from yester.engine.prune import PruneReport, prune
@@ -62,18 +62,23 @@ def _print_report(report: PruneReport, *, dry_run: bool) -> None:
     for forgotten in report.removed:
         snapshot = forgotten.stored.snapshot
         print(f"{show_text(snapshot.source)}@{snapshot.name} {would}removed for good")
-    print(f"{report.dead_chunks} chunks ({show_size(report.dead_bytes)} before compression) that nothing needs {would}removed")
+    print(
+        f"{show_count(report.dead_chunks, 'chunk')} that nothing needs ({show_size(report.dead_bytes)} before compression) {would}removed"
+    )
     if not dry_run:
-        segments = f"{report.removed_segments} segments removed, {report.rewritten_segments} rewritten as {report.new_segments}"
+        segments = (
+            f"{show_count(report.removed_segments, 'segment')} removed, {report.rewritten_segments} rewritten as {report.new_segments}"
+        )
         print(f"freed {show_size(report.freed_bytes)}: {segments}")
     if report.in_grace:
-        print(f"{report.in_grace} forgotten snapshots can still be had back with `yester undelete`")
+        print(f"{show_count(report.in_grace, 'forgotten snapshot')} can still be had back with `yester undelete`")
     if report.leased:
-        print(f"{report.leased} forgotten snapshots are kept for processes that may still read them: {_processes(report)}")
+        kept = show_count(report.leased, "forgotten snapshot")
+        print(f"for processes that may still read them, {kept} can not go yet: {_processes(report)}")
     elif report.leases:
         print(f"what was stored since these processes began is kept for them: {_processes(report)}")
     if report.damaged_segments:
-        print(f"{report.damaged_segments} segments with damage in them were left as they are: run `yester check --read-data`")
+        print(f"{show_count(report.damaged_segments, 'segment')} with damage left as found: run `yester check --read-data`")
     if report.missing_chunks:
         print(f"{report.missing_chunks} times a file needs data that is not there: run `yester check`")
     if report.reusable_bytes > max(_PAYS_BYTES, _PAYS_SHARE * report.file_bytes):

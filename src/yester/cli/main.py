@@ -33,7 +33,7 @@ COMMANDS = {
     "live": "Mount a working folder that keeps every version.",
     "snapshot": "Make a version of a live folder now.",
     "rewind": "Make a live folder as it was at a time.",
-    "status": "Show live folders and mounts.",
+    "status": "Show how old backups are, live folders and mounts.",
     "umount": "End a mount.",
     "schedule": "Have sources backed up by themselves.",
     "policy": "Say what to keep of snapshots.",

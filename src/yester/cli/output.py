@@ -36,6 +36,11 @@ def show_size(size_bytes: float) -> str:
     return f"{size_bytes:.3g} PiB"
 
 
+def show_count(count: int, noun: str) -> str:
+    """`1 snapshot`, `2 snapshots`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def show_time(time_ns: int) -> str:
     """A time in UTC, to the second."""
     return datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
