@@ -18,7 +18,7 @@ from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Items, Plan, plan
 from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
 from yester.core.content import unpack_spans
 from yester.core.ids import ChunkId, chunk_id
-from yester.core.records import RECORD_VERSION, Entry, Snapshot, Tree, decode_tree
+from yester.core.records import RECORD_VERSION, Damaged, Entry, Snapshot, Tree, decode_tree, encode_damaged
 from yester.engine import prune as prune_module
 from yester.engine.check import check
 from yester.engine.files import iter_pieces
@@ -200,6 +200,26 @@ def test_a_damaged_tree_ends_a_prune_before_anything_is_freed(make_store: MakeSt
         prune_now(store)
     assert indexed(store) == before - {tree}
     assert store.undelete([first.id])
+
+
+def test_what_a_lost_folder_may_have_named_is_kept_until_somebody_accepts_that(make_store: MakeStore) -> None:
+    store = make_store(may_be_damaged=True)
+    first, second = publish(store, {"a": b"one"}), publish(store, {"sub": {"b": b"two"}, "c": b"three"})
+    forget(store, first)
+    tree = decode_tree(store.reader().read(second.snapshot.root.tree)).entries[1].tree
+
+    def lose(transaction: WriteTransaction) -> None:
+        transaction.delete(Table.CHUNKS, tree)
+        transaction.put(Table.DAMAGED, tree, encode_damaged(Damaged(RECORD_VERSION, NOW_NS)))
+
+    store.environment.write(lose)
+    before = indexed(store)
+    with pytest.raises(CorruptionError, match="1 folders or lists of chunks .* are lost"):
+        prune_now(store)
+    assert indexed(store) == before
+    prune(store, grace_ns=0, now_ns=NOW_NS, accepts_loss=True)
+    assert chunk_id(b"three") in indexed(store)
+    assert {chunk_id(b"one"), chunk_id(b"two")} & indexed(store) == set()
 
 
 @pytest.mark.expect_log("left out")

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.encrypted import KEY, OTHER_KEY
+from yester.store.blocks import BLOCK_BYTES
 from yester.store.lmdb import Table
-from yester.store.sealing import BLOCK_BYTES, RowForm, row_forms
+from yester.store.sealing import RowForm, row_forms
 
 FORMS = row_forms(KEY)
 SIZES = st.one_of(

@@ -20,10 +20,11 @@ _PAYS_BYTES = 64 * 1024 * 1024
 
 @click.command("prune")
 @click.option("--grace", "grace_ns", metavar="TIME", type=Duration(), default="7d", help="Keep what was forgotten in this time (7d).")
+@click.option("--accept-loss", "accepts_loss", is_flag=True, help="Go on where folders are known to be lost, without what was in them.")
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be freed, and free nothing.")
 @store_option
 @json_option
-def command(grace_ns: int, dry_run: bool, store_path: Path, as_json: bool) -> None:
+def command(grace_ns: int, accepts_loss: bool, dry_run: bool, store_path: Path, as_json: bool) -> None:
     """Free the space of what no snapshot and no live folder needs any more.
 
     Snapshots that were forgotten less than --grace ago are kept, and can be had back until then (`yester undelete`). Backups, mounts
@@ -41,7 +42,7 @@ def command(grace_ns: int, dry_run: bool, store_path: Path, as_json: bool) -> No
     """
     progress = StepProgress()
     with open_store(store_path) as store, show_progress(lambda _elapsed_s: _progress_line(progress)):
-        report = prune(store, grace_ns=grace_ns, dry_run=dry_run, progress=progress, on_wait=_tell_waiting)
+        report = prune(store, grace_ns=grace_ns, accepts_loss=accepts_loss, dry_run=dry_run, progress=progress, on_wait=_tell_waiting)
     if as_json:
         print_json(_report_json(report))
     else:

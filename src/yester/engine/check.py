@@ -125,7 +125,15 @@ def _check_open(store: Store, *, read_data: bool | Sample, progress: CheckProgre
             keys, seed = choose_segments(store.environment, read_data.share, read_data.seed), read_data.seed
         suspects, segments, read_bytes = find_suspects(store.environment, progress, keys)
     with store.environment.read() as view:
-        structure = StructureCheck(store, view, suspects, progress, findings_max=FINDINGS_MAX, affected_max=AFFECTED_MAX)
+        structure = StructureCheck(
+            store,
+            view,
+            suspects,
+            progress,
+            findings_max=FINDINGS_MAX,
+            affected_max=AFFECTED_MAX,
+            reads_live_bytes=read_data is True,
+        )
         report = structure.report()
     return replace(report, read_segments=segments, read_bytes=read_bytes, seed=seed)
 
@@ -203,7 +211,9 @@ class StructureCheck:
         findings_max: int,
         affected_max: int,
         change: IndexChange | None = None,
+        reads_live_bytes: bool = False,
     ) -> None:
+        self._reads_live_bytes = reads_live_bytes
         self._index = _ChunkIndex(view, change or IndexChange())
         self._findings_max = findings_max
         self._affected_max = affected_max
@@ -232,7 +242,7 @@ class StructureCheck:
         for stored in snapshots:
             self.visit_tree(stored.snapshot.root.tree)
         self._progress.begin("live folders")
-        live = LiveCheck(self, self._view)
+        live = LiveCheck(self, self._view, reads_bytes=self._reads_live_bytes)
         for stored in snapshots:
             live.check_version(stored.snapshot)
         live.check_folders()

@@ -16,7 +16,7 @@ from yester.core.node_table import decode_table
 from yester.core.records import Snapshot, decode_tree
 from yester.engine.trees import read_tree_record
 from yester.errors import CorruptionError, FormatError, NotFoundError
-from yester.store.live import iter_names, load_rows
+from yester.store.live import find_damaged_extents, iter_names, load_rows
 from yester.store.lmdb import ReadTransaction
 
 
@@ -47,9 +47,11 @@ class Structure(Protocol):
 class LiveCheck:
     """Looks at node tables and rows."""
 
-    def __init__(self, structure: Structure, view: ReadTransaction) -> None:
+    def __init__(self, structure: Structure, view: ReadTransaction, *, reads_bytes: bool) -> None:
+        """With `reads_bytes` what was written since the last versions is read as well."""
         self._structure = structure
         self._view = view
+        self._reads_bytes = reads_bytes
 
     def check_version(self, snapshot: Snapshot) -> None:
         """Look at the node tables of a version; snapshots of other sources have none."""
@@ -67,6 +69,10 @@ class LiveCheck:
                 continue
             for number, row in decoded.items():
                 self._check_row(name, number, row)
+            for number, extent in find_damaged_extents(self._view, rows) if self._reads_bytes else ():
+                shown = _shown(decoded[number]) if number in decoded else f"node {number}"
+                what = f"the live folder {name!r}: {extent.length} bytes of {shown} from {extent.offset} on are damaged"
+                self._structure.note_live((name, number, extent.offset), what)
             for parent, name_in_it in rows.names:
                 if parent not in decoded:
                     self._structure.note_live((name, "names"), f"the live folder {name!r} has the name {name_in_it!r} in no folder")
@@ -79,8 +85,7 @@ class LiveCheck:
         else:
             is_damaged = self._structure.visit_content(row.file_base)
         if is_damaged:
-            shown = row.links[0][1].decode("utf-8", "backslashreplace") if row.links else "its root"
-            self._structure.note_live((name, number), f"the live folder {name!r}: {shown} has damage in it")
+            self._structure.note_live((name, number), f"the live folder {name!r}: {_shown(row)} has damage in it")
 
     def _check_tables(self, where: str, tree: TreeId, table: ChunkId) -> None:
         """Look at a table and those below it, unless that was done."""
@@ -98,3 +103,7 @@ class LiveCheck:
             for entry, mark in zip(record.entries, marks, strict=True):
                 if mark.folder is not None and stat.S_ISDIR(entry.mode):
                     waiting.append((entry.tree, ChunkId(mark.folder.table)))
+
+
+def _shown(row: NodeRow) -> str:
+    return row.links[0][1].decode("utf-8", "backslashreplace") if row.links else "its root"

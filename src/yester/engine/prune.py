@@ -87,12 +87,15 @@ def prune(
     store: Store,
     *,
     grace_ns: int,
+    accepts_loss: bool = False,
     dry_run: bool = False,
     now_ns: int | None = None,
     progress: StepProgress | None = None,
     on_wait: Callable[[str], None] = lambda _holder: None,
 ) -> PruneReport:
     """Remove what nothing needs. Snapshots forgotten less than `grace_ns` ago are kept. Each step is durable when the next begins.
+
+    Where a folder of a snapshot is known to be lost, what was in it is known to nobody, and is kept until somebody `accepts_loss`.
 
     Takes as long as reading all trees once, and rewriting the segments with waste. One prune at a time; `on_wait` hears of another.
 
@@ -113,6 +116,8 @@ def prune(
         store.renew_lease()  # this process reads nothing that was forgotten
         run = _Prune(store, progress)
         run.mark(grace_ns=grace_ns, now_ns=now_ns)
+        if not accepts_loss:
+            run.refuse_loss()
         if not dry_run:
             run.sweep()
             run.clear()
@@ -159,6 +164,16 @@ class _Prune:
             marker.mark_live_folders(view)
             marker.mark_young(view, range(self._old_last + 1, last + 1))
             self._find_dead(view)
+
+    def refuse_loss(self) -> None:
+        """Raises CorruptionError if something that names others is lost."""
+        if lost := len(self._marker.lost):
+            what = (
+                f"{lost} folders or lists of chunks of the store {self._store.path} are lost, and what they named would be removed for good"
+            )
+            message = f"{what}; nothing was freed"
+            hint = "`yester check` says where; back up again what is still there, then `yester prune --accept-loss` goes on without them"
+            raise CorruptionError(message, hint=hint)
 
     def _list_leases(self) -> list[Lease]:
         try:

@@ -35,6 +35,7 @@ from yester.core.times import snapshot_name
 from yester.engine.check_data import hash_segment, segment_number
 from yester.engine.check_report import CheckProgress
 from yester.errors import CorruptionError, FormatError, NotFoundError, StoreAccessError, StoreFullError, YesterError
+from yester.store.checked_rows import checked_forms
 from yester.store.chunks import SEGMENTS_MAX, Location, segment_key
 from yester.store.datafile import DATA_FILE
 from yester.store.folder import sync_folder
@@ -132,6 +133,7 @@ class _Rebuild:
     def __init__(self, old: DataFile, new: Environment, report: PagesReport, progress: CheckProgress) -> None:
         self._old = old
         self._new = new
+        new.row_forms = checked_forms()
         self._report = report
         self._progress = progress
         self._codec = Codec()

@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, Self, TypeVar
 
 import lmdb
 
@@ -31,7 +31,6 @@ from yester.store.datafile import DATA_FILE, check_data_file
 
 if TYPE_CHECKING:
     from yester.store.keys import StoreKey
-    from yester.store.sealing import RowForm
     from yester.store.summary import SnapshotSummary
 
 MAP_BYTES = 1 << 40
@@ -74,6 +73,34 @@ class Table(Enum):
 
 _FIRST_TABLES = {Table.META, Table.SEGMENTS, Table.CHUNKS, Table.SNAPSHOTS, Table.SNAPSHOT_IDS, Table.SCAN}
 """Every store has these. A store that lacks others gets them when it is opened for writing."""
+
+
+class RowForm(Protocol):
+    """How the rows of a table are stored that are not stored as they are: `store.sealing`, `store.checked_rows`."""
+
+    def stored_key(self, key: bytes) -> bytes:
+        """What a row, or what begins with this, is stored under."""
+        ...
+
+    def shown_key(self, stored: bytes) -> bytes:
+        """The key of a stored row."""
+        ...
+
+    def seal(self, stored_key: bytes, value: bytes | memoryview) -> bytes:
+        """What is stored as its value."""
+        ...
+
+    def open(self, stored_key: bytes, stored: memoryview) -> memoryview:
+        """The value of a row; empty if it is damaged."""
+        ...
+
+    def value_bytes(self, stored: memoryview) -> int:
+        """How long the value is."""
+        ...
+
+    def open_part(self, stored_key: bytes, stored: memoryview, start: int, length: int) -> memoryview:
+        """A part of the value; empty if it is damaged."""
+        ...
 
 
 class ReadTransaction:
@@ -223,7 +250,7 @@ class WriteTransaction(ReadTransaction):
             summary.count(self, table, stored_key, stored)
 
 
-def _row(form: "RowForm | None", key: bytes, cursor: "lmdb.Cursor") -> tuple[bytes, memoryview]:
+def _row(form: RowForm | None, key: bytes, cursor: "lmdb.Cursor") -> tuple[bytes, memoryview]:
     """The row a cursor is at."""
     stored: memoryview = cursor.value()  # type: ignore[assignment]  # views, as `buffers` is set
     return (key, stored) if form is None else (form.shown_key(key), form.open(key, stored))
@@ -294,6 +321,7 @@ class Environment:
         self.key: StoreKey | None = None
         """Of an encrypted store, once it is unlocked (`Store.open`)."""
         self.row_forms: Mapping[Table, RowForm] = {}
+        """How rows are stored that are not stored as they are. `Store` says so, of a plain store as well."""
         self.summary: SnapshotSummary | None = None
         self.name_chunk: NameChunk = chunk_id
         """What gives bytes their id in this store."""

@@ -10,19 +10,14 @@ lie together. What is lost is the order by name: sources, folders and names come
 """
 
 import os
-from collections.abc import Iterator
 from enum import Enum
 
-from yester.store.keys import SALT_BYTES, TAG_BYTES, Box, StoreKey
+from yester.store import blocks
+from yester.store.keys import SALT_BYTES, Box, StoreKey
 from yester.store.lmdb import Table
 
-BLOCK_BYTES = 32 * 1024
-"""Long values are sealed in blocks of so many bytes, so that a part is read without the rest: 10 µs each."""
 _NAME_STEP_BYTES = 32
 """Names in keys are filled up to a multiple of this: their lengths would tell more than they do so."""
-_LAST = 1 << 32
-"""Added to the number of the last block, so that a value that was cut short does not pass for a whole one."""
-_SEALED_BLOCK_BYTES = BLOCK_BYTES + TAG_BYTES
 
 
 class KeyForm(Enum):
@@ -93,11 +88,7 @@ class RowForm:
     def seal(self, stored_key: bytes, value: bytes | memoryview) -> bytes:
         """What is stored as the value of the row under this stored key."""
         salt = os.urandom(SALT_BYTES)
-        box = self._box(salt, stored_key)
-        if len(value) <= BLOCK_BYTES:
-            return salt + box.seal(value, part=_LAST)
-        blocks = _blocks(memoryview(value))
-        return salt + b"".join(box.seal(block, part=number) for number, block in blocks)
+        return salt + blocks.seal_blocks(self._box(salt, stored_key), value)
 
     def open(self, stored_key: bytes, stored: memoryview) -> memoryview:
         """The value of a row; empty if it was not sealed there, or is damaged."""
@@ -105,25 +96,11 @@ class RowForm:
 
     def value_bytes(self, stored: memoryview) -> int:
         """How long a value is that is stored so; 0 for what is too short to be one."""
-        sealed = max(0, len(stored) - SALT_BYTES)
-        return max(0, sealed - -(-sealed // _SEALED_BLOCK_BYTES) * TAG_BYTES)
+        return blocks.value_bytes(max(0, len(stored) - SALT_BYTES))
 
     def open_part(self, stored_key: bytes, stored: memoryview, start: int, length: int) -> memoryview:
         """A part of a value, which ends before the value does; empty if the blocks that hold it are damaged."""
-        if length == 0:
-            return memoryview(b"")
-        box = self._box(stored[:SALT_BYTES], stored_key)
-        last = -(-(len(stored) - SALT_BYTES) // _SEALED_BLOCK_BYTES) - 1
-        first = start // BLOCK_BYTES
-        found = []
-        for number in range(first, (start + length - 1) // BLOCK_BYTES + 1):
-            at = SALT_BYTES + number * _SEALED_BLOCK_BYTES
-            block = box.open(stored[at : at + _SEALED_BLOCK_BYTES], part=number + (_LAST if number == last else 0))
-            if block is None:
-                return memoryview(b"")
-            found.append(block)
-        data = memoryview(found[0] if len(found) == 1 else b"".join(found))
-        return data[start - first * BLOCK_BYTES :][:length]
+        return blocks.open_blocks(self._box(stored[:SALT_BYTES], stored_key), stored[SALT_BYTES:], start, length)
 
     def _box(self, salt: bytes | memoryview, stored_key: bytes) -> Box:
         return self._key.row_box(salt, self._table + b"\0" + stored_key)
@@ -134,10 +111,3 @@ class RowForm:
     def _open_name(self, sealed: bytes) -> bytes | None:
         name = self._names.open(sealed, self._table)
         return None if name is None else name.rstrip(b"\0")
-
-
-def _blocks(value: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The blocks of a long value, each with the number that it is sealed with."""
-    last = (len(value) - 1) // BLOCK_BYTES
-    for number in range(last + 1):
-        yield number + (_LAST if number == last else 0), value[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]

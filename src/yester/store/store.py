@@ -35,6 +35,7 @@ from yester.errors import (
     StoreAccessError,
     StoreFullError,
 )
+from yester.store.checked_rows import checked_forms
 from yester.store.chunks import ChunkReader, ChunkWriter, last_segment, stored_number
 from yester.store.datafile import DATA_FILE
 from yester.store.folder import (
@@ -182,6 +183,7 @@ class Store:
         with ExitStack() as resources:
             resources.enter_context(use_with_others(path))
             environment = resources.enter_context(Environment(path, create=True, map_bytes=map_bytes))
+            environment.row_forms = checked_forms()
 
             def put_format(transaction: WriteTransaction) -> bool:
                 if transaction.get(Table.META, FORMAT_KEY) is not None:
@@ -225,6 +227,7 @@ class Store:
                     if not readonly:
                         remember_file(path)
             environment = resources.enter_context(Environment(path, readonly=readonly, map_bytes=map_bytes))
+            environment.row_forms = checked_forms()
             if not readonly:
                 environment.clear_stale_readers()
                 if names and COMPACT_FOLDER in names:  # nobody is compacting: the right to use the store is held
