@@ -168,10 +168,8 @@ class _Prune:
     def refuse_loss(self) -> None:
         """Raises CorruptionError if something that names others is lost."""
         if lost := len(self._marker.lost):
-            what = (
-                f"{lost} folders or lists of chunks of the store {self._store.path} are lost, and what they named would be removed for good"
-            )
-            message = f"{what}; nothing was freed"
+            what = f"{lost} folders or lists of chunks of the store {self._store.path} are lost"
+            message = f"{what}, and what they named would be removed for good; nothing was freed"
             hint = "`yester check` says where; back up again what is still there, then `yester prune --accept-loss` goes on without them"
             raise CorruptionError(message, hint=hint)
 
