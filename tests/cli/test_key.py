@@ -212,6 +212,34 @@ def test_a_store_that_was_put_back_is_noticed_and_can_be_accepted(
     assert (done.code, done.err) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "last_commands",
+    [
+        [["schedule", "run", "letters"]],
+        [["forget", "letters@{name}", "--yes"]],
+        [["forget", "letters@{name}", "--yes"], ["undelete", "letters@{name}"]],
+        [["forget", "letters@{name}", "--yes"], ["prune", "--grace", "0"]],
+        [["pin", "letters"]],
+        [["pin", "letters"], ["unpin", "letters"]],
+    ],
+    ids=lambda commands: commands[-1][0],
+)
+def test_a_store_that_was_put_back_as_before_the_last_command_is_noticed(
+    run: Run, locked: Path, folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch, last_commands: list[list[str]]
+) -> None:
+    monkeypatch.setenv("YESTER_PASSPHRASE_FILE", str(file))
+    assert run("schedule", "add", "letters", folder, "--every", "daily", "--timer", "none").code == 0
+    name = run("snapshots", "--json").json[0]["name"]
+    *earlier, last = [[word.format(name=name) for word in command] for command in last_commands]
+    for command in earlier:
+        assert run(*command).code == 0
+    shutil.copytree(locked, locked.with_name("older"))
+    assert run(*last).code == 0
+    shutil.rmtree(locked)
+    locked.with_name("older").rename(locked)
+    assert "is older than it was when last seen here" in run("snapshots").err
+
+
 @pytest.mark.expect_log("not those that were recorded")
 def test_a_snapshot_that_somebody_took_away_is_told(run: Run, locked: Path, file: Path) -> None:
     with open_encrypted(locked) as store:

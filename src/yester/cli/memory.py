@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from yester.errors import YesterError
 from yester.store.store import Store
 
 
@@ -18,9 +19,10 @@ def changes_missing(store: Store) -> int:
 
 
 def remember(store: Store) -> None:
-    """Note how far an encrypted store is, if it is further than before."""
-    if store.environment.key is not None and store.changes() > _recall(store):
-        _note(store)
+    """Note how far an encrypted store is, if it is further than before. Nothing fails where it cannot be read any more."""
+    with suppress(YesterError):
+        if store.environment.key is not None and store.changes() > _recall(store):
+            _note(store)
 
 
 def remember_anew(store: Store) -> None:

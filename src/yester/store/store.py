@@ -265,6 +265,10 @@ class Store:
         """End all use; readers and writers of this store must be finished."""
         self._resources.close()
 
+    def call_at_close(self, callback: Callable[[], None]) -> None:
+        """Have this called when the store is closed, as long as it can still be read. The last one given is called first."""
+        self._resources.callback(callback)
+
     @property
     def leases_folder(self) -> Path:
         """Where leases are: see `store.leases`."""
