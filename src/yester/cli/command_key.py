@@ -61,7 +61,8 @@ def list_command(store_path: Path, as_json: bool) -> None:
     rows = [[str(slot.number), _KINDS[slot.kind], show_time(slot.created_ns), show_text(slot.label)] for slot in locked.slots]
     print_table(["KEY", "KIND", "MADE (UTC)", "LABEL"], rows, right=frozenset({0}))
     if locked.damaged_slots:
-        print(f"note: {locked.damaged_slots} more cannot be read: damaged, or of a newer release", file=sys.stderr)
+        numbers = ", ".join(map(str, locked.damaged_slots))
+        print(f"note: these cannot be read: {numbers}; they are damaged, or of a newer release", file=sys.stderr)
 
 
 @command.command("add")
@@ -102,10 +103,10 @@ def remove_command(number: int, dry_run: bool, store_path: Path) -> None:
         slots = _slots(store)
         if dry_run:
             slot = slots.look_at_removal(number)
-            print(f"dry run, nothing was changed: key {number}, a {_KINDS[slot.kind]}, would open the store no more")
+            print(f"dry run, nothing was changed: key {number}, {_show_kind(slot)}, would open the store no more")
             return
         slot = slots.remove(number)
-    print(f"key {number}, a {_KINDS[slot.kind]}, opens the store no more; older copies of the store still open with it")
+    print(f"key {number}, {_show_kind(slot)}, opens the store no more; older copies of the store still open with it")
 
 
 @command.command("change")
@@ -283,6 +284,10 @@ def _write_new(file: Path, text: str) -> None:
     except OSError as error:
         message = f"cannot write {file}: {error.strerror}; no recovery key was made"
         raise StoreAccessError(message) from error
+
+
+def _show_kind(slot: "Slot | None") -> str:
+    return f"a {_KINDS[slot.kind]}" if slot is not None else "which cannot be read"
 
 
 def _slot_json(slot: "Slot") -> dict[str, object]:

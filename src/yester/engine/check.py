@@ -9,7 +9,7 @@ Changes nothing. In this order:
 3. In *one* transaction, so that backups and prunes that run meanwhile do not matter: segment headers; the chunk index
    against them; the segments noted in step 2 once more, and now for certain; snapshot records, also forgotten ones, and their ids; every
    tree below every snapshot, each once, and that every chunk they name is indexed, in its place and of the right length; live folders;
-   what backups remember of their sources.
+   what backups remember of their sources; key slots.
 4. If anything was wrong, the paths and snapshots that it touches are looked for, in the damaged trees alone.
 
 A chunk that a repair gave up is told as that: no news. `StructureCheck` can also look at the store as it will be with another chunk index,
@@ -247,6 +247,7 @@ class StructureCheck:
             live.check_version(stored.snapshot)
         live.check_folders()
         self._check_scan()
+        self._check_key_slots()
         if self._troubles:
             self._progress.begin("affected files")
             self._find_affected(snapshots)
@@ -411,6 +412,18 @@ class StructureCheck:
         if tainted and any(not trouble.known_since_ns for trouble in self._troubles.values()):
             what = f"backups remember {tainted} folders with damage in or below them: new snapshots will have the same damage"
             self._note("scan", FindingKind.SCAN, what)
+
+    def _check_key_slots(self) -> None:
+        """What opens an encrypted store: damage of one is only noticed by whoever needs it."""
+        if self._environment.key is None:
+            return
+        from yester.store.slots import unsound_slots  # noqa: PLC0415 (ciphers take 20 ms to import, and plain stores need none)
+
+        for number in unsound_slots(self._view, self._environment.key):
+            what = (
+                f"key {number} is damaged, or was changed, and may open the store no more: make it anew with `yester key change {number}`"
+            )
+            self._note((number, "key"), FindingKind.KEY, what)
 
     # Trees and files.
 

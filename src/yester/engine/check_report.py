@@ -24,6 +24,8 @@ class FindingKind(Enum):
     """What a backup remembers of its source."""
     LIVE = "live"
     """A live folder, or what only its versions have."""
+    KEY = "key"
+    """A key slot of an encrypted store."""
 
 
 @dataclass(frozen=True, slots=True)

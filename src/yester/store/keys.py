@@ -110,6 +110,10 @@ class StoreKey:
         """What the cuts between chunks depend on."""
         return self.derive("cutting", CUTTING_SECRET_BYTES)
 
+    def slot_proof_key(self) -> bytes:
+        """What key slots are hashed with, so that an open store can tell whether they are as they were made."""
+        return self.derive("key slots")
+
     def summary_key(self) -> bytes:
         """What rows are hashed with for the summary of snapshots."""
         return self.derive("summary of snapshots")
