@@ -35,8 +35,9 @@ from yester.core.records import (
 )
 from yester.engine import check as check_module
 from yester.engine.check import Sample, check, check_path
-from yester.engine.check_report import CheckProgress, CheckReport, FindingKind
+from yester.engine.check_report import CheckReport, FindingKind
 from yester.engine.files import FileReader
+from yester.engine.steps import StepProgress
 from yester.engine.trees import TreeReader
 from yester.errors import YesterError
 from yester.store.chunks import Location, segment_key
@@ -144,7 +145,7 @@ def test_progress_is_told(store: Store) -> None:
     publish(store, {"a": b"1"})
     steps = []
 
-    class Progress(CheckProgress):
+    class Progress(StepProgress):
         def begin(self, step: str, total: int = 0) -> None:
             steps.append(step)
             super().begin(step, total)

@@ -38,8 +38,9 @@ from yester.core.records import Entry, decode_forgotten, decode_seen, decode_sna
 from yester.core.times import snapshot_name
 from yester.engine.check_data import choose_segments, find_suspects, segment_number
 from yester.engine.check_live import LiveCheck
-from yester.engine.check_report import Affected, CheckProgress, CheckReport, Finding, FindingKind
+from yester.engine.check_report import Affected, CheckReport, Finding, FindingKind
 from yester.engine.places import BAD, INDEXED, NEEDED, TAINTED, TWICE, VISITED, Places, SegmentReader
+from yester.engine.steps import StepProgress
 from yester.engine.trees import read_tree_record
 from yester.engine.walk import Run, walk_snapshots
 from yester.errors import CorruptionError, FormatError
@@ -78,7 +79,7 @@ class Sample:
 
 
 def check_path(
-    path: Path, *, read_data: bool | Sample, progress: CheckProgress | None = None, unlock: "Unlock | None" = None
+    path: Path, *, read_data: bool | Sample, progress: StepProgress | None = None, unlock: "Unlock | None" = None
 ) -> CheckReport:
     """As `check`, of the store in `path`, which with all of `read_data` is only opened after LMDB's pages were found to be sound.
 
@@ -87,7 +88,7 @@ def check_path(
     Raises:
         YesterError: as `Store.open`.
     """
-    progress = progress or CheckProgress()
+    progress = progress or StepProgress()
     findings = check_database(path, progress) if read_data is True else ()
     if findings:
         return CheckReport(findings)
@@ -95,7 +96,7 @@ def check_path(
         return _check_open(store, read_data=read_data, progress=progress)
 
 
-def check(store: Store, *, read_data: bool | Sample, progress: CheckProgress | None = None) -> CheckReport:
+def check(store: Store, *, read_data: bool | Sample, progress: StepProgress | None = None) -> CheckReport:
     """Look for damage; may run beside backups, which it does not block. `read_data`: also in what the segments hold, all or a sample.
 
     The structure takes 1.8 s of processor time for the 84,000 entries of the Linux source, and 4.8 s for 100 snapshots of it
@@ -104,18 +105,18 @@ def check(store: Store, *, read_data: bool | Sample, progress: CheckProgress | N
     Raises:
         StoreAccessError, FormatError: the store as a whole cannot be read. Damage is reported, not raised.
     """
-    progress = progress or CheckProgress()
+    progress = progress or StepProgress()
     findings = check_database(store.path, progress) if read_data is True else ()
     return CheckReport(findings) if findings else _check_open(store, read_data=read_data, progress=progress)
 
 
-def check_database(path: Path, progress: CheckProgress) -> tuple[Finding, ...]:
+def check_database(path: Path, progress: StepProgress) -> tuple[Finding, ...]:
     """What is wrong with LMDB's pages."""
     progress.begin("database pages")
     return tuple(Finding(FindingKind.DATABASE, problem) for problem in verify_data_file(path))
 
 
-def _check_open(store: Store, *, read_data: bool | Sample, progress: CheckProgress) -> CheckReport:
+def _check_open(store: Store, *, read_data: bool | Sample, progress: StepProgress) -> CheckReport:
     suspects: set[int] = set()
     segments = read_bytes = 0
     seed = None
@@ -206,7 +207,7 @@ class StructureCheck:
         store: Store,
         view: ReadTransaction,
         suspects: AbstractSet[int],
-        progress: CheckProgress,
+        progress: StepProgress,
         *,
         findings_max: int,
         affected_max: int,
