@@ -340,7 +340,7 @@ def test_a_second_run_of_a_source_does_nothing_and_says_so(run: Run, letters: Pa
     with book.holding("letters"):
         done = run("schedule", "run", "letters")
         assert done.code == 1
-        assert "a run of 'letters' is under way already; this one did nothing" in done.err
+        assert f"a run of 'letters' is under way already, in process {os.getpid()}; this one did nothing" in done.err
         done = run("schedule", "run", "--due")
         assert (done.code, done.err) == (0, "")
         assert "under way" in done.out

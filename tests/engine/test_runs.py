@@ -175,7 +175,7 @@ def test_a_damaged_record_is_as_none(book: RunBook, content: bytes) -> None:
 def test_one_run_of_a_source_at_a_time(book: RunBook) -> None:
     with book.holding("D"):
         assert book.is_running("D")
-        with pytest.raises(BusyError, match="under way already; this one did nothing"), book.holding("D"):
+        with pytest.raises(BusyError, match=r"under way already, in process [0-9]+; this one did nothing"), book.holding("D"):
             pass
         with book.holding("E"):
             pass
@@ -209,3 +209,12 @@ def test_what_is_forgotten_is_gone(book: RunBook) -> None:
     book.forget("D")
     assert book.read("D") is None
     assert not book.log_path("D").exists()
+
+
+def test_asking_whether_a_source_is_running_makes_nothing(tmp_path: Path) -> None:
+    book = RunBook(tmp_path / "runs")
+    assert not book.is_running("D")
+    assert list(tmp_path.iterdir()) == []
+    with book.holding("D"):
+        assert book.is_running("D")
+    assert not book.is_running("D")

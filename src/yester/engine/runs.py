@@ -13,7 +13,6 @@ source is backed up at the next occasion. A run that began and has no end, while
 Nothing here knows the clock: `now_ns` is given. Times may be of a clock that was wrong: one that is later than now counts for nothing.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import tzinfo
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,6 +29,7 @@ from blake3 import blake3
 from yester.core.recurrence import Recurrence
 from yester.engine.replace_file import replace_file
 from yester.errors import BusyError, StoreAccessError
+from yester.store.locks import file_lock, shared_lock
 
 RETRY_NS = 3600 * 10**9
 """After a failure it is tried again, so much later: a disk may be plugged in by then. Sooner would only repeat the message."""
@@ -181,30 +182,19 @@ class RunBook:
         """
         with self._translated():
             self._make_folder()
-            lock = os.open(self._lock_path(source), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                message = f"a run of {source!r} is under way already; this one did nothing"
-                raise BusyError(message, hint="`yester schedule list` shows when it began") from error
+            self._lock_path(source).touch(mode=0o600)  # an error says what it is a lock of
+        with file_lock(self._lock_path(source), partial(_refuse, source)):
             yield
-        finally:
-            os.close(lock)
 
     def is_running(self, source: str) -> bool:
         """Whether somebody holds the source."""
+        if not os.path.exists(self._lock_path(source)):
+            return False  # nothing is made by looking
         try:
-            lock = os.open(self._lock_path(source), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+            with shared_lock(self._lock_path(source), partial(_refuse, source)):
+                return False
+        except BusyError:
             return True
-        finally:
-            os.close(lock)
-        return False
 
     def append_log(self, source: str, text: str) -> None:
         """Add to the source's log, of which the beginning goes when it has grown large.
@@ -244,3 +234,8 @@ class RunBook:
         except OSError as error:
             message = f"cannot write into {self.folder}, where yester keeps what is known of runs: {error.strerror or error}"
             raise StoreAccessError(message, hint="see whose it is, and whether the disk is full") from error
+
+
+def _refuse(source: str, holder: str) -> None:
+    message = f"a run of {source!r} is under way already, in {holder}; this one did nothing"
+    raise BusyError(message, hint="`yester schedule list` shows when it began")
