@@ -184,14 +184,12 @@ def test_one_run_of_a_source_at_a_time(book: RunBook) -> None:
         pass
 
 
-def test_the_log_stays_small_and_begins_with_a_whole_line(book: RunBook) -> None:
-    for number in range(50):
-        book.append_log("D", f"run {number}\n" + "x" * 20_000 + "\n")
-    log = book.log_path("D").read_text()
-    assert len(log) < 300_000
-    assert log.startswith(("run ", "x" * 20_000))
-    assert "run 49\n" in log
-    assert "run 0\n" not in log
+def test_what_is_forgotten_has_no_old_log_either(book: RunBook) -> None:
+    for _ in range(30):
+        book.append_log("D", "x" * 20_000)
+    assert len(list(book.folder.iterdir())) == 2
+    book.forget("D")
+    assert list(book.folder.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

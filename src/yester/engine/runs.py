@@ -5,7 +5,7 @@ A folder on this computer, not in the store, has for each source
 
     NAME.json   how its last run ended, and when the last good one began: one record, replaced in one step
     NAME.lock   held while a run of it is under way; the system frees it when the process dies
-    NAME.log    what the last runs said, newest at the end
+    NAME.log    what the last runs said, newest at the end; NAME.log.1 is what was there before it grew large
 
 NAME is the source's name as systemd would write it into the name of a unit. A record says nothing that cannot be lost: without one the
 source is backed up at the next occasion. A run that began and has no end, while nobody holds the lock, was interrupted.
@@ -27,6 +27,7 @@ import msgspec
 from blake3 import blake3
 
 from yester.core.recurrence import Recurrence
+from yester.engine.log_file import append_log
 from yester.engine.replace_file import replace_file
 from yester.errors import BusyError, StoreAccessError
 from yester.store.locks import file_lock, shared_lock
@@ -35,7 +36,7 @@ RETRY_NS = 3600 * 10**9
 """After a failure it is tried again, so much later: a disk may be plugged in by then. Sooner would only repeat the message."""
 _CLOCK_SLACK_NS = 60 * 10**9
 """So much a clock may be set back without being taken for wrong."""
-_LOG_BYTES_MAX, _LOG_BYTES_KEPT = 256 * 1024, 128 * 1024
+_LOG_BYTES_MAX = 128 * 1024
 _STEM_MAX = 200
 """With what is put around it, a name stays below the 255 bytes that files and units may have."""
 _MESSAGE_MAX = 2000
@@ -197,25 +198,19 @@ class RunBook:
             return True
 
     def append_log(self, source: str, text: str) -> None:
-        """Add to the source's log, of which the beginning goes when it has grown large.
+        """Add to the source's log; see `engine.log_file`.
 
         Raises:
             StoreAccessError: it cannot be written.
         """
-        path = self.log_path(source)
         with self._translated():
             self._make_folder()
-            old = path.read_bytes() if path.exists() else b""
-            if len(old) > _LOG_BYTES_MAX:
-                kept = old[-_LOG_BYTES_KEPT:]
-                replace_file(path, kept[kept.find(b"\n") + 1 :], mode=0o600)
-            log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(log, "wb") as file:
-                file.write(text.encode("utf-8", "backslashreplace"))
+            append_log(self.log_path(source), text, bytes_max=_LOG_BYTES_MAX)
 
     def forget(self, source: str) -> None:
         """Take away what is known of a source, but for its lock, which somebody may hold."""
-        for path in (self._record_path(source), self.log_path(source)):
+        log = self.log_path(source)
+        for path in (self._record_path(source), log, log.with_name(f"{log.name}.1")):
             path.unlink(missing_ok=True)
 
     def _record_path(self, source: str) -> Path:
