@@ -11,6 +11,7 @@ from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, json_time, print_json, show_name, show_size, show_text
 from yester.cli.passphrases import Unlocker
 from yester.cli.progress import show_progress, show_steps
+from yester.core.share import parse_share
 from yester.engine.check import Sample, check_path
 from yester.engine.check_report import Affected, CheckReport, Finding, FindingKind
 from yester.engine.steps import StepProgress
@@ -25,12 +26,9 @@ class Percentage(click.ParamType[float]):
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The share it stands for."""
         try:
-            percent = float(str(value).removesuffix("%"))
-        except ValueError:
-            percent = 0.0
-        if not 0 < percent <= 100:
-            self.fail(f"{value!r} is no share of the data, as 5% is", param, ctx)
-        return percent / 100
+            return parse_share(str(value))
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
 
 
 @click.command("check")

@@ -10,6 +10,8 @@ from yester.cli.options import Duration, json_option, open_store, store_option
 from yester.cli.output import print_json, show_count, show_size, show_text
 from yester.cli.progress import show_progress, show_steps
 from yester.cli.records import snapshot_json
+from yester.core.retention import GRACE_NS
+from yester.core.times import show_duration
 from yester.engine.prune import PruneReport, prune
 from yester.engine.steps import StepProgress
 
@@ -19,7 +21,14 @@ _PAYS_BYTES = 64 * 1024 * 1024
 
 
 @click.command("prune")
-@click.option("--grace", "grace_ns", metavar="TIME", type=Duration(), default="7d", help="Keep what was forgotten in this time (7d).")
+@click.option(
+    "--grace",
+    "grace_ns",
+    metavar="TIME",
+    type=Duration(),
+    default=GRACE_NS,
+    help=f"Keep what was forgotten in this time ({show_duration(GRACE_NS)}).",
+)
 @click.option("--accept-loss", "accepts_loss", is_flag=True, help="Go on where folders are known to be lost, without what was in them.")
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be freed, and free nothing.")
 @store_option

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.config import LIVE, Config, Source, Upkeep, read_config
+from yester.cli.config import Config, Source, Upkeep, read_config
 from yester.cli.config_edit import set_in_source
 from yester.cli.configured_backup import source_to_back_up
 from yester.cli.interrupting import interrupted_like_ctrl_c
@@ -37,7 +37,7 @@ from yester.cli.output import print_error, print_json, print_table, show_name, s
 from yester.cli.schedule_timers import apply_timers, find_timers_in_use, scheduled_sources, timer_ways
 from yester.cli.scheduled_run import EXIT_CODES, run_source
 from yester.cli.source_states import find_state
-from yester.cli.state_folder import state_folder
+from yester.cli.state_folder import run_book
 from yester.cli.timers import State, Timers, find_timers, own_invocation
 from yester.cli.tuning import MIB, tune_process
 from yester.core.recurrence import parse_recurrence
@@ -45,6 +45,7 @@ from yester.core.retention import Policy
 from yester.engine.backup import check_paths
 from yester.engine.runs import Outcome, RunBook, RunRecord, is_due
 from yester.errors import BusyError, ConflictError, NotFoundError, UsageError, YesterError
+from yester.store.live import LIVE_PREFIX
 from yester.store.store import Store
 
 _CONFIGURATION = "/"
@@ -167,7 +168,7 @@ def list_command(as_json: bool) -> None:
     Exit status: 0 done, 1 failed, 2 wrong usage.
     """
     path, zone, now_ns = current_config_path(), local_zone(), time.time_ns()
-    config, book, invocation = read_config(path), RunBook(state_folder() / "runs"), own_invocation(path)
+    config, book, invocation = read_config(path), run_book(), own_invocation(path)
     way = find_timers_in_use(path, timer_ways())
     sources = scheduled_sources(config)
     timer_states = [way.look(source, invocation) if way is not None else State.OFF for source in sources]
@@ -221,7 +222,7 @@ def run_command(names: tuple[str, ...], only_due: bool, store_path: Path) -> int
 
     Exit status: 0 done, also where nothing is due; 1 one or more failed, 2 wrong usage, 3 done but some files were skipped.
     """
-    book = RunBook(state_folder() / "runs")
+    book = run_book()
     config = _read_for_run(book) if only_due else read_config(current_config_path())
     sources = [source_to_back_up(config, name) for name in dict.fromkeys(names)] or scheduled_sources(config)
     if not sources and not only_due:
@@ -274,7 +275,7 @@ def remove_command(name: str) -> None:
     way = find_timers_in_use(path, ways)
     set_in_source(path, name, {"every": None, "on_battery": None, "max_age": None})
     apply_timers(path, way, ways)
-    RunBook(state_folder() / "runs").forget(name)
+    run_book().forget(name)
     print(f"{show_text(name)} is no longer backed up by itself; its snapshots stay, and so does what {path} says of it besides")
 
 
@@ -338,7 +339,7 @@ def _refuse_scheduled(known: Source | None, name: str, path: Path) -> None:
         raise ConflictError(
             message, hint=f"change it in {path}: yester config edit; or take it away first: yester schedule remove {shlex.quote(name)}"
         )
-    if name.startswith(LIVE):
+    if name.startswith(LIVE_PREFIX):
         message = f"{name!r} is a live folder, which makes its versions itself; nothing was changed"
         raise UsageError(message, hint="`yester live --every` says how often")
 

@@ -14,9 +14,9 @@ from yester.cli.local_time import local_zone
 from yester.cli.options import current_config_path, is_store_given, json_option, open_store, store_option
 from yester.cli.output import json_name, json_time, print_json, print_table, show_size, show_text, show_time
 from yester.cli.source_states import SourceState, Times, find_states, snapshot_times, warnings
-from yester.cli.state_folder import state_folder
+from yester.cli.state_folder import run_book
 from yester.cli.upkeep import store_key
-from yester.engine.runs import Outcome, RunBook
+from yester.engine.runs import Outcome
 from yester.errors import YesterError
 from yester.store.live import live_name_of
 from yester.store.store import Store
@@ -101,7 +101,7 @@ def _times_elsewhere(config: Config, store_path: Path) -> Times:
 
 def _damage(config: Config, store_path: Path) -> list[str]:
     """What runs by schedule found when they last looked after these stores, if it was not good."""
-    book, found = RunBook(state_folder() / "runs"), []
+    book, found = run_book(), []
     for path in sorted({store_path, *(source.store for source in config.sources.values() if source.store is not None)}):
         record = book.read(store_key(path))
         if record is not None and record.outcome is Outcome.FAILED:
@@ -110,7 +110,7 @@ def _damage(config: Config, store_path: Path) -> list[str]:
 
 
 def _states(config: Config, times: Times, now_ns: int) -> list[SourceState]:
-    return find_states(config, times, RunBook(state_folder() / "runs"), now_ns=now_ns, zone=local_zone())
+    return find_states(config, times, run_book(), now_ns=now_ns, zone=local_zone())
 
 
 def _print_sources(states: Sequence[SourceState], now_ns: int) -> None:
