@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import Run
-from yester.cli.config import Upkeep
+from yester.cli.config import Upkeep, read_config
+from yester.cli.scheduled_run import run_source
 from yester.cli.upkeep import is_upkeep_due, store_key
 from yester.core.records import decode_forgotten, encode_forgotten
 from yester.engine.runs import Outcome, RunBook, RunRecord
@@ -92,6 +93,19 @@ def test_damage_is_told_though_the_backup_is_good_and_status_warns_until_it_is_g
     assert done.code == 0
     assert "is whole again, after 1 failure" in done.out
     assert "damage" not in run("status").err
+
+
+def test_a_run_is_kept_as_what_it_is_told_as(run: Run, config: Path, book: RunBook, tmp_path: Path) -> None:
+    run("schedule", "run", "letters")
+    damage_segments(tmp_path / "store")
+    read = read_config(config)
+    ending = run_source(read.source("letters"), tmp_path / "store", read.upkeep, book, is_wanted=lambda _: True)
+    record, of_store = book.read("letters"), book.read(store_key(tmp_path / "store"))
+    assert ending is not None
+    assert record is not None
+    assert of_store is not None
+    assert (ending.outcome, record.failures, of_store.outcome) == (record.outcome, 0, Outcome.FAILED)
+    assert (ending.is_store_well, ending.exit_code) == (False, 1)
 
 
 def test_while_another_run_looks_after_the_store_this_one_does_not(run: Run, config: Path, book: RunBook, tmp_path: Path) -> None:

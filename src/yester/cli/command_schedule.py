@@ -35,7 +35,7 @@ from yester.cli.options import (
 )
 from yester.cli.output import print_error, print_json, print_table, show_name, show_text
 from yester.cli.schedule_timers import apply_timers, find_timers_in_use, scheduled_sources, timer_ways
-from yester.cli.scheduled_run import EXIT_CODES, run_source
+from yester.cli.scheduled_run import run_source
 from yester.cli.source_states import find_state
 from yester.cli.state_folder import run_book
 from yester.cli.timers import State, Timers, find_timers, own_invocation
@@ -220,7 +220,8 @@ def run_command(names: tuple[str, ...], only_due: bool, store_path: Path) -> int
       yester schedule run Documents
       yester schedule run --due
 
-    Exit status: 0 done, also where nothing is due; 1 one or more failed, 2 wrong usage, 3 done but some files were skipped.
+    Exit status: 0 done, also where nothing is due; 1 one or more failed, or the store is damaged; 2 wrong usage, 3 done but some files
+    were skipped.
     """
     book = run_book()
     config = _read_for_run(book) if only_due else read_config(current_config_path())
@@ -317,7 +318,7 @@ def _run_one(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, du
 
     try:
         with interrupted_like_ctrl_c():
-            outcome = run_source(source, store_path, upkeep, book, is_wanted=is_wanted)
+            ending = run_source(source, store_path, upkeep, book, is_wanted=is_wanted)
     except BusyError as error:
         if due_zone is not None:
             print(f"{show_text(source.name)}: a run of it is under way")
@@ -327,7 +328,7 @@ def _run_one(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, du
     except YesterError as error:
         print_error(error, as_json=False)
         return 1
-    return EXIT_CODES[outcome] if outcome is not None else 0
+    return ending.exit_code if ending is not None else 0
 
 
 # --- adding

@@ -33,15 +33,29 @@ _PROBLEMS_MAX = 100
 """So many files that were skipped are named in a log; more are counted."""
 
 _BAD = {Outcome.FAILED: "failed", Outcome.TROUBLED: "had trouble"}
-EXIT_CODES = {Outcome.DONE: 0, Outcome.SKIPPED: 3, Outcome.TROUBLED: 1, Outcome.FAILED: 1, Outcome.UNFINISHED: 1}
+_EXIT_CODES = {Outcome.DONE: 0, Outcome.SKIPPED: 3, Outcome.TROUBLED: 1, Outcome.FAILED: 1, Outcome.UNFINISHED: 1}
+
+
+class Ending(NamedTuple):
+    """How a run ended, and why so: what its record says."""
+
+    outcome: Outcome
+    message: str = ""
+    is_store_well: bool = True
+    """False if the store was looked after in it, and not found well; that has a record of its own (`cli.upkeep`)."""
+
+    @property
+    def exit_code(self) -> int:
+        """That of the command: also damage in the store is a failure."""
+        return _EXIT_CODES[self.outcome] if self.is_store_well else 1
 
 
 def run_source(
     source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, *, is_wanted: Callable[[RunRecord | None], bool]
-) -> Outcome | None:
+) -> Ending | None:
     """Run a source, if that is wanted in view of its last run; how it ended, or None if it is not wanted.
 
-    Its failure is told and kept, and not raised. It counts as troubled also if looking after the store found something.
+    Its failure is told and kept, and not raised. What looking after the store found is the store's: it makes no good backup a bad one.
 
     Raises:
         BusyError: a run of it is under way; nothing was done. StoreAccessError: what is known of runs cannot be written.
@@ -52,17 +66,17 @@ def run_source(
         if not is_wanted(before):
             return None
         record, log = book.begin(source.name, time.time_ns()), RunLog(source.name, book.log_path(source.name))
-        ending = _Ending(Outcome.UNFINISHED, "it was interrupted; the next one goes on where it was")
+        ending = Ending(Outcome.UNFINISHED, "it was interrupted; the next one goes on where it was")
         try:
             ending = _run(source, store_path, upkeep, book, log)
         except YesterError as error:
-            ending = _Ending(Outcome.FAILED, error.message)
+            ending = Ending(Outcome.FAILED, error.message)
             log.complain(error.message, error.hint)
         except OSError as error:
-            ending = _Ending(Outcome.FAILED, f"the operating system refused: {error}")
+            ending = Ending(Outcome.FAILED, f"the operating system refused: {error}")
             log.complain(ending.message)
         except Exception as error:
-            ending = _Ending(Outcome.FAILED, f"unexpected error: {error!r}")
+            ending = Ending(Outcome.FAILED, f"unexpected error: {error!r}")
             log.note(traceback.format_exc())
             raise
         finally:
@@ -71,18 +85,10 @@ def run_source(
             ended = book.end(record, ending.outcome, time.time_ns(), ending.message)
             tell_outcome(f"The backup of {source.name}", before, ended, log, bad=_BAD.get(ending.outcome, ""), good="works")
             book.append_log(source.name, "".join(log.lines))
-        return ending.outcome if ending.is_store_well else Outcome.TROUBLED
+        return ending
 
 
-class _Ending(NamedTuple):
-    """How a run ended, and why so."""
-
-    outcome: Outcome
-    message: str = ""
-    is_store_well: bool = True
-
-
-def _run(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, log: RunLog) -> _Ending:
+def _run(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, log: RunLog) -> Ending:
     report, progress = HookReport(source.name, goes_on_after_failure=source.hooks.goes_on_after_failure), BackupProgress()
     done = FileProgress(
         lambda: (progress.files, progress.size_bytes), lambda: count_source(source.paths, one_file_system=source.options.one_file_system)
@@ -107,10 +113,10 @@ def _run(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, log: R
     result = back_up_with_hooks(source.hooks, Backup(store_path, source.name, source.paths), back_up_and_look_after, report)
     trouble += [f"the hook {run.name} ({run.occasion.value}) {run.problem}" for run in report.runs if run.problem]
     if trouble:
-        return _Ending(Outcome.TROUBLED, "; ".join(trouble), is_store_well)
+        return Ending(Outcome.TROUBLED, "; ".join(trouble), is_store_well)
     if result.problems:
-        return _Ending(Outcome.SKIPPED, f"{len(result.problems)} files were skipped; the log names them", is_store_well)
-    return _Ending(Outcome.DONE, "", is_store_well)
+        return Ending(Outcome.SKIPPED, f"{len(result.problems)} files were skipped; the log names them", is_store_well)
+    return Ending(Outcome.DONE, "", is_store_well)
 
 
 def _thin(store: Store, source: Source, log: RunLog) -> None:

@@ -51,7 +51,7 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     """A snapshot was made without some files."""
     TROUBLED = "troubled"
-    """A snapshot was made, and what should follow it failed: a hook, thinning, looking after the store."""
+    """A snapshot was made, and what should follow it failed: a hook, or thinning."""
     FAILED = "failed"
     UNFINISHED = "unfinished"
     """It is under way, or was interrupted."""
