@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import Run
-from yester.cli.config import Upkeep, read_config
+from yester.cli.config import read_config
 from yester.cli.scheduled_run import run_source
 from yester.cli.upkeep import is_upkeep_due, store_key
 from yester.core.records import decode_forgotten, encode_forgotten
 from yester.engine.runs import Outcome, RunBook, RunRecord
+from yester.engine.source_plan import Upkeep
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.store import Store
 

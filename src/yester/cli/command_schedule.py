@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.config import Config, Source, Upkeep, read_config
+from yester.cli.config import Config, read_config
 from yester.cli.config_edit import set_in_source
 from yester.cli.configured_backup import source_to_back_up
 from yester.cli.interrupting import interrupted_like_ctrl_c
@@ -36,7 +36,7 @@ from yester.cli.options import (
 from yester.cli.output import print_error, print_json, print_table, show_name, show_text
 from yester.cli.schedule_timers import apply_timers, find_timers_in_use, scheduled_sources, timer_ways
 from yester.cli.scheduled_run import run_source
-from yester.cli.source_states import find_state
+from yester.cli.show_source import show_last_run, show_next, state_json
 from yester.cli.state_folder import run_book
 from yester.cli.timers import State, Timers, find_timers, own_invocation
 from yester.cli.tuning import MIB, tune_process
@@ -44,6 +44,8 @@ from yester.core.recurrence import parse_recurrence
 from yester.core.retention import Policy
 from yester.engine.backup import check_paths
 from yester.engine.runs import Outcome, RunBook, RunRecord, is_due
+from yester.engine.source_plan import Source, Upkeep
+from yester.engine.source_states import find_state
 from yester.errors import BusyError, ConflictError, NotFoundError, UsageError, YesterError
 from yester.store.live import LIVE_PREFIX
 from yester.store.store import Store
@@ -172,12 +174,12 @@ def list_command(as_json: bool) -> None:
     way = find_timers_in_use(path, timer_ways())
     sources = scheduled_sources(config)
     timer_states = [way.look(source, invocation) if way is not None else State.OFF for source in sources]
-    states = [find_state(config, source.name, {}, book, now_ns=now_ns, zone=zone) for source in sources]
+    states = [find_state(source.name, source, {}, book, now_ns=now_ns, zone=zone) for source in sources]
     if as_json:
         timer = way.name if way is not None else None
         print_json(
             [
-                {**state.as_json(), "log": str(book.log_path(state.name)), "timer": timer, "timer_state": timer_state.name.lower()}
+                {**state_json(state), "log": str(book.log_path(state.name)), "timer": timer, "timer_state": timer_state.name.lower()}
                 for state, timer_state in zip(states, timer_states, strict=True)
             ]
         )
@@ -189,8 +191,8 @@ def list_command(as_json: bool) -> None:
         [
             show_text(source.name),
             show_text(source.every),
-            state.show_next(now_ns, zone),
-            state.show_last_run(zone),
+            show_next(state, now_ns, zone),
+            show_last_run(state, zone),
             f"{way.name}: {timer_state.value}" if way is not None else "none",
         ]
         for source, state, timer_state in zip(sources, states, timer_states, strict=True)

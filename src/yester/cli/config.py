@@ -14,22 +14,19 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from yester.cli.toml_lines import find_line
 from yester.core.ignore import RuleStack
 from yester.core.recurrence import Recurrence, parse_recurrence
-from yester.core.retention import Policy, parse_policy
+from yester.core.retention import parse_policy
 from yester.core.share import parse_share
 from yester.core.times import parse_duration
+from yester.engine.source_plan import Source, Upkeep
 from yester.errors import NotFoundError, StoreAccessError, UsageError
 from yester.store.live import LIVE_PREFIX
-
-if TYPE_CHECKING:
-    from yester.engine.backup import BackupOptions
-    from yester.engine.hooks import Hooks
 
 _BYTES_MAX = 1 << 20
 """A configuration is written by hand."""
@@ -75,32 +72,6 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     passphrase_command: str | None = None
     upkeep: object = {}
     sources: dict[str, object] = {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What the configuration says of a source. Without `paths` it is only a policy for snapshots that are made by other means."""
-
-    name: str
-    options: "BackupOptions"
-    hooks: "Hooks"
-    paths: tuple[Path, ...] = ()
-    store: Path | None = None
-    every: str = ""
-    """Empty: never by itself."""
-    recurrence: Recurrence | None = None
-    on_battery: bool = True
-    max_age_ns: int | None = None
-    """None: it cannot be too old."""
-    policy: Policy | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Upkeep:
-    """How often a store is looked after in runs by schedule (None: never), and which share of its data is read then."""
-
-    every_ns: int | None
-    share: float
 
 
 @dataclass(frozen=True, slots=True)

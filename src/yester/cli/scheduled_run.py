@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from yester.cli.config import Source, Upkeep
 from yester.cli.hook_options import HookReport
 from yester.cli.options import open_store
 from yester.cli.output import show_name, show_size
@@ -26,6 +25,7 @@ from yester.engine.forget import thin
 from yester.engine.hooks import Backup, back_up_with_hooks
 from yester.engine.runs import Outcome, RunBook, RunRecord
 from yester.engine.scan import BackupProgress, count_source
+from yester.engine.source_plan import Source, Upkeep
 from yester.errors import YesterError
 from yester.store.store import Store
 

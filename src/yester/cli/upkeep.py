@@ -11,7 +11,6 @@ import secrets
 import time
 from pathlib import Path
 
-from yester.cli.config import Upkeep
 from yester.cli.output import show_size
 from yester.cli.run_log import RunLog, tell_outcome
 from yester.core.retention import GRACE_NS
@@ -19,6 +18,7 @@ from yester.engine.check import Sample, check
 from yester.engine.check_report import CheckReport
 from yester.engine.prune import prune
 from yester.engine.runs import Outcome, RunBook, RunRecord
+from yester.engine.source_plan import Upkeep
 from yester.errors import BusyError, YesterError
 from yester.store.store import Store
 
