@@ -35,7 +35,7 @@ from yester.cli.options import (
 )
 from yester.cli.output import print_error, print_json, print_table, show_name, show_text
 from yester.cli.schedule_timers import apply_timers, find_timers_in_use, scheduled_sources, timer_ways
-from yester.cli.scheduled_run import run_source
+from yester.cli.scheduled_run import exit_code, run_source
 from yester.cli.show_source import show_last_run, show_next, state_json
 from yester.cli.state_folder import run_book
 from yester.cli.timers import State, Timers, find_timers, own_invocation
@@ -330,7 +330,7 @@ def _run_one(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, du
     except YesterError as error:
         print_error(error, as_json=False)
         return 1
-    return ending.exit_code if ending is not None else 0
+    return exit_code(ending) if ending is not None else 0
 
 
 # --- adding

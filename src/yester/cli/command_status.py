@@ -15,9 +15,9 @@ from yester.cli.options import current_config_path, is_store_given, json_option,
 from yester.cli.output import json_name, json_time, print_json, print_table, show_size, show_text, show_time
 from yester.cli.show_source import show_next, show_state, state_json, warnings
 from yester.cli.state_folder import run_book
-from yester.cli.upkeep import store_key
 from yester.engine.runs import Outcome
 from yester.engine.source_states import SourceState, Times, find_states, snapshot_times
+from yester.engine.upkeep import store_key
 from yester.errors import YesterError
 from yester.store.live import live_name_of
 from yester.store.store import Store
