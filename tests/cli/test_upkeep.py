@@ -71,7 +71,7 @@ def test_damage_is_told_though_the_backup_is_good_and_status_warns_until_it_is_g
     (tmp_path / "store" / "data.mdb").write_bytes(whole)
     done = run("schedule", "run", "letters")
     assert done.code == 0
-    assert "is whole again, after 1 failure" in done.out
+    assert "is well again, after 1 failure" in done.out
     assert "damage" not in run("status").err
 
 

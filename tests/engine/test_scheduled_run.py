@@ -22,6 +22,8 @@ from yester.engine.scheduled_run import RunObserver, ScheduledRun
 from yester.engine.source_plan import Source, Upkeep
 from yester.engine.upkeep import store_key
 from yester.errors import BusyError, ConflictError, YesterError
+from yester.store.folder import PRUNE_LOCK_FILE
+from yester.store.locks import file_lock
 from yester.store.store import Store
 
 ALWAYS, NEVER = Upkeep(0, 1.0), Upkeep(None, 1.0)
@@ -187,6 +189,13 @@ def test_damage_in_the_store_makes_no_good_backup_a_bad_one(path: Path, book: Ru
     assert of_store is not None
     assert (record.outcome, record.failures) == (Outcome.DONE, 0)
     assert (of_store.outcome, of_store.message) == (Outcome.FAILED, f"damage in the store {path}: 2 findings"), "a segment and a chunk"
+
+
+def test_a_prune_that_somebody_else_is_at_is_not_waited_for_and_no_problem(path: Path, book: RunBook, heard: Heard) -> None:
+    with file_lock(path / PRUNE_LOCK_FILE, lambda _: None):
+        ending = plan(path, upkeep=ALWAYS).run(book, heard, is_wanted=wanted)
+    assert ending == (Outcome.DONE, "", True)
+    assert heard.steps[-3:] == ["checked", "store done", "ended done"]
 
 
 def test_a_store_that_another_run_looks_after_is_left_to_it(path: Path, book: RunBook, heard: Heard) -> None:

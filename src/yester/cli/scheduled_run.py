@@ -116,7 +116,7 @@ class _Telling(RunObserver):
         self._log.complain(f"space of what was forgotten was not given back: {error.message}", error.hint)
 
     def looked_after(self, before: RunRecord | None, ended: RunRecord) -> None:
-        tell_outcome(f"The store {self._store_path}", before, ended, self._log, bad="is damaged", good="is whole")
+        tell_outcome(f"The store {self._store_path}", before, ended, self._log, bad="has a problem", good="is well")
 
     def failed(self, error: Exception) -> None:
         if isinstance(error, YesterError):

@@ -98,6 +98,8 @@ def _look(store: Store, upkeep: Upkeep, observer: UpkeepObserver) -> str:
         return damage_message(store.path, report)
     try:
         pruned = prune(store, grace_ns=GRACE_NS, on_wait=_give_up)
+    except BusyError:
+        return ""  # somebody else is at it
     except YesterError as error:
         observer.not_pruned(error)
         return error.message
