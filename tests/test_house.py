@@ -82,6 +82,23 @@ def test_a_folder_of_tests_mirrors_a_package() -> None:
     assert folders <= packages | TEST_FOLDERS
 
 
+def test_the_map_of_modules_is_whole() -> None:
+    modules = {str(path.relative_to(ROOT / "src/yester").with_suffix("")) for path in SOURCES if not path.name.startswith("__")}
+    mapped = _mapped_modules((ROOT / "docs/ARCHITECTURE.md").read_text())
+    assert {name for name in modules if "/" in name and not name.startswith("cli/command_")} == mapped
+
+
+def _mapped_modules(text: str) -> set[str]:
+    """What the first column of the table of modules names; a package stands only before the first name of a row."""
+    found = set()
+    for line in text.partition("## Modules")[2].partition("\n## ")[0].splitlines():
+        package = ""
+        for name in re.findall(r"`([a-z_/]+)`", line.split("|")[1] if line.startswith("|") else ""):
+            package = name.partition("/")[0] if "/" in name else package
+            found.add(name if "/" in name else f"{package}/{name}")
+    return found
+
+
 def test_ids_of_chunks_are_asked_of_the_store() -> None:
     """In an encrypted store they are others than in a plain one: who computes them himself finds nothing there."""
     allowed = {"core/ids.py", "store/lmdb.py"}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Encrypted stores by command: where the passphrase comes from, and what manages keys."""
 
+import errno
 import os
 import shutil
 import stat
@@ -14,8 +15,10 @@ import pytest
 from tests.cli.conftest import Run
 from tests.encrypted import PASSPHRASE, create_encrypted, open_encrypted
 from yester.cli import passphrases
+from yester.errors import StoreFullError
 from yester.store.lmdb import Table
 from yester.store.recovery import read_recovery_key
+from yester.store.slots import KeySlots
 
 NEW = "another passphrase"
 
@@ -187,6 +190,49 @@ def test_a_recovery_key_is_written_for_its_owner_and_never_over_a_file(run: Run,
     assert len(run("key", "list", "--json").json) == 2, "no key that nobody has"
 
 
+def test_a_recovery_key_with_a_label_that_will_not_do_is_written_nowhere(run: Run, locked: Path, file: Path, tmp_path: Path) -> None:
+    done = run("key", "export", "--label", "two\nlines", "--to", tmp_path / "paper", "--passphrase-file", file)
+    assert (done.code, "nothing was changed" in done.err) == (2, True)
+    assert not (tmp_path / "paper").exists()
+
+
+@pytest.mark.parametrize("name", ["fsync", "open"])
+def test_a_recovery_key_that_cannot_be_written_leaves_nothing(
+    run: Run, locked: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A full disk: the file can be made, and has no room for what is to be in it; or the folder cannot be synced."""
+    real = getattr(os, name)
+
+    def full(path: int | Path, *arguments: int, **options: int) -> int | None:
+        if name == "fsync" or path == tmp_path / "out":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        found: int | None = real(path, *arguments, **options)
+        return found
+
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as disk:
+        disk.setattr(os, name, full)
+        done = run("key", "export", "--to", tmp_path / "out" / "paper", "--passphrase-file", file)
+    assert (done.code, "No space left on device; no recovery key was made" in done.err) == (1, True)
+    assert len(run("key", "list", "--json").json) == 1
+    assert run("key", "export", "--to", tmp_path / "out" / "paper", "--passphrase-file", file).code == 0, "nothing is in the way"
+
+
+def test_a_recovery_key_that_the_store_does_not_take_is_taken_back(
+    run: Run, locked: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        message = "the disk is full; nothing was changed"
+        raise StoreFullError(message)
+
+    monkeypatch.setattr(KeySlots, "add", refuse)
+    assert run("key", "export", "--to", tmp_path / "paper", "--passphrase-file", file).code == 1
+    assert not (tmp_path / "paper").exists()
+    done = run("key", "export", "--passphrase-file", file)
+    assert (done.code, "the recovery key that was printed opens nothing" in done.err) == (1, True)
+    assert len(read_recovery_key(done.out)) == 32, "somebody had it before the store would have"
+
+
 def test_a_plain_store_has_no_keys(run: Run, folder: Path) -> None:
     assert run("init").code == 0
     for arguments in (("list",), ("add",), ("change",), ("remove", "1"), ("export",), ("accept",), ("remember",)):
@@ -210,6 +256,34 @@ def test_a_store_that_was_put_back_is_noticed_and_can_be_accepted(
     assert run("key", "accept").code == 0
     done = run("backup", folder)
     assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "last_commands",
+    [
+        [["schedule", "run", "letters"]],
+        [["forget", "letters@{name}", "--yes"]],
+        [["forget", "letters@{name}", "--yes"], ["undelete", "letters@{name}"]],
+        [["forget", "letters@{name}", "--yes"], ["prune", "--grace", "0"]],
+        [["pin", "letters"]],
+        [["pin", "letters"], ["unpin", "letters"]],
+    ],
+    ids=lambda commands: commands[-1][0],
+)
+def test_a_store_that_was_put_back_as_before_the_last_command_is_noticed(
+    run: Run, locked: Path, folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch, last_commands: list[list[str]]
+) -> None:
+    monkeypatch.setenv("YESTER_PASSPHRASE_FILE", str(file))
+    assert run("schedule", "add", "letters", folder, "--every", "daily", "--timer", "none").code == 0
+    name = run("snapshots", "--json").json[0]["name"]
+    *earlier, last = [[word.format(name=name) for word in command] for command in last_commands]
+    for command in earlier:
+        assert run(*command).code == 0
+    shutil.copytree(locked, locked.with_name("older"))
+    assert run(*last).code == 0
+    shutil.rmtree(locked)
+    locked.with_name("older").rename(locked)
+    assert "is older than it was when last seen here" in run("snapshots").err
 
 
 @pytest.mark.expect_log("not those that were recorded")

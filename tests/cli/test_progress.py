@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from yester.cli.progress import FileProgress, show_progress
+from yester.cli.progress import FileProgress, show_progress, show_steps
+from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError
 
 
@@ -74,3 +75,12 @@ def test_off_a_terminal_nothing_is_asked_or_shown(capfd: pytest.CaptureFixture[s
     with show_progress(line):
         pass
     assert capfd.readouterr() == ("", "")
+
+
+def test_steps_tell_how_much_of_each_is_done_and_of_how_much_if_that_is_known() -> None:
+    progress = StepProgress()
+    progress.begin("folders")
+    progress.done = 3
+    assert show_steps(progress) == "folders: 3"
+    progress.begin("segments", 20)
+    assert show_steps(progress) == "segments: 0 of 20"

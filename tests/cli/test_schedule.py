@@ -16,13 +16,14 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import Run, make_program
-from yester.cli import command_schedule, scheduled_run
+from yester.cli import command_schedule
 from yester.cli.config import read_config
 from yester.cli.config_edit import set_in_source
 from yester.cli.crontab import CronTimers
 from yester.cli.mains_power import is_on_battery
 from yester.cli.schedule_timers import apply_timers
 from yester.core.retention import Policy
+from yester.engine import scheduled_run
 from yester.engine.runs import Outcome, RunBook
 from yester.store.store import Store
 
@@ -340,7 +341,7 @@ def test_a_second_run_of_a_source_does_nothing_and_says_so(run: Run, letters: Pa
     with book.holding("letters"):
         done = run("schedule", "run", "letters")
         assert done.code == 1
-        assert "a run of 'letters' is under way already; this one did nothing" in done.err
+        assert f"a run of 'letters' is under way already, in process {os.getpid()}; this one did nothing" in done.err
         done = run("schedule", "run", "--due")
         assert (done.code, done.err) == (0, "")
         assert "under way" in done.out

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yester.cli.config import Source, parse_config
+from yester.cli.config import parse_config
 from yester.cli.crontab import CronTimers, with_block
 from yester.cli.systemd_timers import SystemdTimers
 from yester.cli.timers import Invocation, State, Timers, find_timers
+from yester.engine.source_plan import Source
 from yester.errors import ConflictError, NotFoundError, TimerError
 
 ROOT = Path(__file__).parent.parent.parent

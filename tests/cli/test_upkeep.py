@@ -8,34 +8,15 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import Run
-from yester.cli.config import Upkeep
-from yester.cli.upkeep import is_upkeep_due, store_key
+from yester.cli.config import read_config
+from yester.cli.scheduled_run import exit_code, run_source
 from yester.core.records import decode_forgotten, encode_forgotten
-from yester.engine.runs import Outcome, RunBook, RunRecord
+from yester.engine.runs import Outcome, RunBook
+from yester.engine.upkeep import store_key
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.store import Store
 
 DAY_NS = 24 * 3600 * 10**9
-WEEKLY = Upkeep(7 * DAY_NS, 0.02)
-
-
-@pytest.mark.parametrize(
-    ("days_ago", "outcome", "expected"),
-    [
-        (None, Outcome.DONE, True),
-        (6.9, Outcome.DONE, False),
-        (7, Outcome.DONE, True),
-        (0.9, Outcome.FAILED, False),
-        (1, Outcome.FAILED, True),
-        (1, Outcome.UNFINISHED, True),
-        (-300, Outcome.DONE, True),
-    ],
-)
-def test_a_store_is_looked_after_each_week_and_the_day_after_damage(days_ago: float | None, outcome: Outcome, expected: bool) -> None:
-    now_ns = 400 * DAY_NS
-    record = None if days_ago is None else RunRecord(source="/s", started_ns=now_ns - int(days_ago * DAY_NS), outcome=outcome)
-    assert is_upkeep_due(record, WEEKLY, now_ns) is expected
-    assert not is_upkeep_due(record, Upkeep(None, 0.02), now_ns)
 
 
 @pytest.fixture
@@ -90,8 +71,21 @@ def test_damage_is_told_though_the_backup_is_good_and_status_warns_until_it_is_g
     (tmp_path / "store" / "data.mdb").write_bytes(whole)
     done = run("schedule", "run", "letters")
     assert done.code == 0
-    assert "is whole again, after 1 failure" in done.out
+    assert "is well again, after 1 failure" in done.out
     assert "damage" not in run("status").err
+
+
+def test_a_run_is_kept_as_what_it_is_told_as(run: Run, config: Path, book: RunBook, tmp_path: Path) -> None:
+    run("schedule", "run", "letters")
+    damage_segments(tmp_path / "store")
+    read = read_config(config)
+    ending = run_source(read.source("letters"), tmp_path / "store", read.upkeep, book, is_wanted=lambda _: True)
+    record, of_store = book.read("letters"), book.read(store_key(tmp_path / "store"))
+    assert ending is not None
+    assert record is not None
+    assert of_store is not None
+    assert (ending.outcome, record.failures, of_store.outcome) == (record.outcome, 0, Outcome.FAILED)
+    assert (ending.is_store_well, exit_code(ending)) == (False, 1)
 
 
 def test_while_another_run_looks_after_the_store_this_one_does_not(run: Run, config: Path, book: RunBook, tmp_path: Path) -> None:

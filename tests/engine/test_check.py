@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.encrypted import CHEAP
 from tests.engine.damaging import drop, find_content, flip, flip_chunk, locate, put
 from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Plan, plant, plant_data, plant_deep, publish
 from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
@@ -34,14 +35,17 @@ from yester.core.records import (
 )
 from yester.engine import check as check_module
 from yester.engine.check import Sample, check, check_path
-from yester.engine.check_report import CheckProgress, CheckReport, FindingKind
+from yester.engine.check_report import CheckReport, FindingKind
 from yester.engine.files import FileReader
+from yester.engine.steps import StepProgress
 from yester.engine.trees import TreeReader
 from yester.errors import YesterError
 from yester.store.chunks import Location, segment_key
 from yester.store.damage import note_damaged
 from yester.store.lmdb import Table
+from yester.store.parameters import SLOT_PREFIX
 from yester.store.segments import Kind
+from yester.store.slots import KeySlots, passphrase_secret
 from yester.store.snapshots import seen_change
 from yester.store.store import Store
 
@@ -141,7 +145,7 @@ def test_progress_is_told(store: Store) -> None:
     publish(store, {"a": b"1"})
     steps = []
 
-    class Progress(CheckProgress):
+    class Progress(StepProgress):
         def begin(self, step: str, total: int = 0) -> None:
             steps.append(step)
             super().begin(step, total)
@@ -320,6 +324,22 @@ def test_two_chunks_in_one_place_are_found(damaged: Store) -> None:
     assert affected(check(damaged, read_data=False)) == [[("docs", "a", 0, 0, 1), ("docs", "b", 0, 0, 1)]]
     report = check(damaged, read_data=True)
     assert sorted(kinds(report)) == ["index", "segment"]
+
+
+# --- key slots --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [b"\xc1garbage", b""], ids=["unreadable", "flipped"])
+def test_a_damaged_key_slot_is_told(make_store: MakeStore, damage: bytes) -> None:
+    store = make_store(is_encrypted=True, may_be_damaged=True)
+    KeySlots(store.environment).add(passphrase_secret("a second one", CHEAP))
+    assert check(store, read_data=True).is_whole
+    key = SLOT_PREFIX + (2).to_bytes(4, "big")
+    stored = bytearray(store.environment.get(Table.META, key) or b"")
+    stored[len(stored) // 2] ^= 1  # in `sealed`
+    store.environment.write(lambda transaction: transaction.put(Table.META, key, damage or bytes(stored)))
+    [finding] = check(store, read_data=False).findings
+    assert (finding.kind, finding.what[:16]) == (FindingKind.KEY, "key 2 is damaged")
 
 
 # --- snapshots and what backups remember ------------------------------------------------------------------------------

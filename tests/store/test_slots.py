@@ -14,7 +14,7 @@ from yester.errors import ConflictError, CorruptionError, LockedError, NotFoundE
 from yester.store.keys import Box, StoreKey
 from yester.store.lmdb import Environment, Table
 from yester.store.parameters import SLOT_PREFIX, Encryption, Parameters, decode_parameters, encode_parameters
-from yester.store.slots import KeySlots, LockedStore, Secret, Slot, passphrase_secret, recovery_secret
+from yester.store.slots import KeySlots, LockedStore, Secret, Slot, passphrase_secret, recovery_secret, unsound_slots
 from yester.store.store import Store
 
 SECOND = passphrase_secret("a second one", CHEAP)
@@ -118,13 +118,53 @@ def test_a_damaged_slot_beside_a_good_one_hurts_nobody_else(path: Path) -> None:
     with open_encrypted(path) as store:
         slots_of(store).add(SECOND)
     overwrite_slot(path, 1, None)
-    assert locked(path).damaged_slots == 1
+    assert locked(path).damaged_slots == (1,)
     assert opens(path, SECOND)
     assert not opens(path, passphrase_secret(PASSPHRASE, CHEAP))
     with Store.open(path, unlock=lambda locked: locked.open(SECOND)) as store, pytest.raises(ConflictError, match="the only one"):
         slots_of(store).remove(2)  # the damaged one is no reason to let it go
     with Store.open(path, unlock=lambda locked: locked.open(SECOND)) as store:
         assert slots_of(store).add(passphrase_secret(PASSPHRASE, CHEAP)).number == 3, "a damaged slot is not written over"
+
+
+@pytest.mark.parametrize("change", [None, {"sealed": bytes(48)}, {"label": "other"}, {"proof": b""}, {"proof": bytes(32)}])
+def test_a_slot_that_opens_nothing_is_no_reason_to_let_the_last_one_go(path: Path, change: dict[str, object] | None) -> None:
+    with open_encrypted(path) as store:
+        slots_of(store).add(SECOND)
+    overwrite_slot(path, 2, change)
+    with open_encrypted(path) as store:
+        with pytest.raises(
+            ConflictError, match=r"key 1 is the only one that opens .* for certain: others are damaged; nothing was changed"
+        ):
+            slots_of(store).remove(1)
+        slots_of(store).remove(2)
+        assert slots_of(store).add(SECOND).number == 2
+        slots_of(store).remove(1)
+    assert opens(path, SECOND)
+
+
+@pytest.mark.parametrize("change", [None, {"sealed": bytes(48)}])
+def test_a_damaged_key_can_be_put_anew(path: Path, change: dict[str, object] | None) -> None:
+    with open_encrypted(path) as store:
+        slots_of(store).add(SECOND)
+    overwrite_slot(path, 2, change)
+    with open_encrypted(path) as store:
+        slots_of(store).replace(2, SECOND)
+    assert opens(path, SECOND)
+
+
+def test_a_slot_of_another_store_is_not_sound(path: Path, tmp_path: Path) -> None:
+    create_encrypted(tmp_path / "other").close()
+    with open_encrypted(path) as store, open_encrypted(tmp_path / "other") as other:
+        slots_of(store).add(SECOND)
+        slots_of(other).add(SECOND)
+        key = SLOT_PREFIX + (2).to_bytes(4, "big")
+        foreign = other.environment.get(Table.META, key)
+        assert foreign is not None
+        store.environment.write(lambda transaction: transaction.put(Table.META, key, foreign))
+        assert store.environment.key is not None
+        with store.environment.read() as view:
+            assert unsound_slots(view, store.environment.key) == (2,)
 
 
 def test_a_store_that_has_lost_all_slots_says_so(path: Path) -> None:

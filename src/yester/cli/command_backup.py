@@ -15,7 +15,6 @@ from yester.cli.config import read_config
 from yester.cli.configured_backup import hooks_on_top, options_on_top, source_to_back_up
 from yester.cli.hook_options import HookReport, hook_options
 from yester.cli.interrupting import interrupted_like_ctrl_c
-from yester.cli.memory import remember
 from yester.cli.options import (
     HostPath,
     SourcePath,
@@ -211,7 +210,6 @@ class _Run:
         def back_up_now() -> BackupResult:
             with self._open(self._store_path) as store, files as line, show_progress(line):
                 result = back_up(store, self._paths, self._options, progress=progress, observer=observer, on_wait=on_wait)
-                remember(store)
             published.append(result)
             return result
 

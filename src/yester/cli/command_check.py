@@ -10,9 +10,11 @@ import click
 from yester.cli.options import json_option, store_option
 from yester.cli.output import json_name, json_time, print_json, show_name, show_size, show_text
 from yester.cli.passphrases import Unlocker
-from yester.cli.progress import show_progress
+from yester.cli.progress import show_progress, show_steps
+from yester.core.share import parse_share
 from yester.engine.check import Sample, check_path
-from yester.engine.check_report import Affected, CheckProgress, CheckReport, Finding, FindingKind
+from yester.engine.check_report import Affected, CheckReport, Finding, FindingKind
+from yester.engine.steps import StepProgress
 from yester.errors import UsageError
 
 
@@ -24,12 +26,9 @@ class Percentage(click.ParamType[float]):
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The share it stands for."""
         try:
-            percent = float(str(value).removesuffix("%"))
-        except ValueError:
-            percent = 0.0
-        if not 0 < percent <= 100:
-            self.fail(f"{value!r} is no share of the data, as 5% is", param, ctx)
-        return percent / 100
+            return parse_share(str(value))
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
 
 
 @click.command("check")
@@ -59,12 +58,12 @@ def command(read_data: bool, sample: float | None, seed: int | None, store_path:
         message = "--read-data reads everything, --sample only a part"
         raise UsageError(message, hint="give one of the two")
     chosen = None if sample is None else Sample(sample, secrets.randbits(31) if seed is None else seed)
-    progress = CheckProgress()
+    progress = StepProgress()
     drawing = Lock()
 
     def line(_elapsed_s: float) -> str:
         with drawing:  # not while a passphrase is asked for, which comes after LMDB's pages were found to be sound
-            return show_check_progress(progress)
+            return show_steps(progress)
 
     with show_progress(line):
         report = check_path(store_path, read_data=chosen or read_data, progress=progress, unlock=Unlocker(while_asking=drawing))
@@ -73,12 +72,6 @@ def command(read_data: bool, sample: float | None, seed: int | None, store_path:
     else:
         _print_report(report)
     return 0 if report.is_whole else 1
-
-
-def show_check_progress(progress: CheckProgress) -> str:
-    """How far a check or repair is, in a line."""
-    done = f"{progress.done} of {progress.total}" if progress.total else f"{progress.done}"
-    return f"{progress.step}: {done}"
 
 
 def _print_report(report: CheckReport) -> None:

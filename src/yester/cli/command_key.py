@@ -3,6 +3,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from yester.cli.options import HostPath, json_option, open_store, store_option
 from yester.cli.output import json_time, print_json, print_table, show_text, show_time
 from yester.cli.passphrases import Unlocker, keep_in_keyring, new_passphrase, read_passphrase_file
 from yester.errors import ConflictError, StoreAccessError, UsageError
+from yester.store.folder import sync_folder
 from yester.store.store import Store
 
 if TYPE_CHECKING:
@@ -61,7 +64,8 @@ def list_command(store_path: Path, as_json: bool) -> None:
     rows = [[str(slot.number), _KINDS[slot.kind], show_time(slot.created_ns), show_text(slot.label)] for slot in locked.slots]
     print_table(["KEY", "KIND", "MADE (UTC)", "LABEL"], rows, right=frozenset({0}))
     if locked.damaged_slots:
-        print(f"note: {locked.damaged_slots} more cannot be read: damaged, or of a newer release", file=sys.stderr)
+        numbers = ", ".join(map(str, locked.damaged_slots))
+        print(f"note: these cannot be read: {numbers}; they are damaged, or of a newer release", file=sys.stderr)
 
 
 @command.command("add")
@@ -102,10 +106,10 @@ def remove_command(number: int, dry_run: bool, store_path: Path) -> None:
         slots = _slots(store)
         if dry_run:
             slot = slots.look_at_removal(number)
-            print(f"dry run, nothing was changed: key {number}, a {_KINDS[slot.kind]}, would open the store no more")
+            print(f"dry run, nothing was changed: key {number}, {_show_kind(slot)}, would open the store no more")
             return
         slot = slots.remove(number)
-    print(f"key {number}, a {_KINDS[slot.kind]}, opens the store no more; older copies of the store still open with it")
+    print(f"key {number}, {_show_kind(slot)}, opens the store no more; older copies of the store still open with it")
 
 
 @command.command("change")
@@ -155,16 +159,14 @@ def export_command(label: str, file: Path | None, store_path: Path) -> None:
     Exit status: 0 done, 1 failed (nothing was changed), 2 wrong usage.
     """
     from yester.store.recovery import random_recovery_key, show_recovery_key
-    from yester.store.slots import recovery_secret
+    from yester.store.slots import judge_label, recovery_secret
 
+    judge_label(label)
     with _open(store_path) as store:
         key = random_recovery_key()
-        text = f"{show_recovery_key(key)}\n"
-        if file is not None:
-            _write_new(file, text)  # before the store takes it: a key that opens it and that nobody has is of no use
-        slot = _slots(store).add(recovery_secret(key), label)
-    if file is None:
-        sys.stdout.write(text)
+        # Told before the store takes it: a key that opens it and that nobody has is of no use.
+        with _told(f"{show_recovery_key(key)}\n", file):
+            slot = _slots(store).add(recovery_secret(key), label)
     print(f"key {slot.number} is this recovery key; whoever has it can open the store {store_path}", file=sys.stderr)
 
 
@@ -270,19 +272,54 @@ def _add_passphrase(store: Store, file: Path | None, label: str) -> "Slot":
     return _slots(store).add(_passphrase(store, file), label)
 
 
+@contextmanager
+def _told(text: str, file: Path | None) -> Iterator[None]:
+    """Give somebody a recovery key, in a new file or printed, for whatever makes it one of the store: if that fails it is taken back."""
+    if file is not None:
+        _write_new(file, text)
+    else:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    try:
+        yield
+    except BaseException:
+        if file is not None:
+            file.unlink(missing_ok=True)
+        else:
+            print("the recovery key that was printed opens nothing", file=sys.stderr)
+        raise
+
+
 def _write_new(file: Path, text: str) -> None:
+    """Durable on return, name and content."""
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(handle)
     except FileExistsError as error:
         message = f"{file} is there already; nothing was changed"
         raise ConflictError(message, hint="name a new file") from error
     except OSError as error:
-        message = f"cannot write {file}: {error.strerror}; no recovery key was made"
-        raise StoreAccessError(message) from error
+        raise _no_key_made(file, error) from error
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(handle)
+        with suppress(PermissionError):  # of a folder in which names may be made, but not read
+            sync_folder(file.parent)
+    except BaseException as error:
+        file.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _no_key_made(file, error) from error
+        raise
+
+
+def _no_key_made(file: Path, error: OSError) -> StoreAccessError:
+    message = f"cannot write {file}: {error.strerror}; no recovery key was made"
+    return StoreAccessError(message, hint="name a file in another folder or on another disk")
+
+
+def _show_kind(slot: "Slot | None") -> str:
+    return f"a {_KINDS[slot.kind]}" if slot is not None else "which cannot be read"
 
 
 def _slot_json(slot: "Slot") -> dict[str, object]:

@@ -12,7 +12,6 @@ import click
 from yester.cli.config import read_config
 from yester.cli.configured_policies import find_policy
 from yester.cli.daemon import mount_options, no_fuse, run_mount
-from yester.cli.memory import remember
 from yester.cli.options import HostPath, SnapshotName, current_config_path, open_or_create, store_option, unlock_before_fork
 from yester.core.records import Entry
 from yester.core.retention import LIVE_POLICY
@@ -82,7 +81,6 @@ def command(
         with open_or_create(store_path, unlock=unlock) as store:
             entry = _find_folder(store, start) if start is not None else None
             serve_live(store, LiveOptions(name, entry, Pace(quiet_s, interval_s), policy), resolved, options, on_ready)
-            remember(store)
 
     run_mount(resolved, serve, log_file=log_file, in_foreground=foreground)
 

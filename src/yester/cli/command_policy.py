@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.config import LIVE, Config, read_config
+from yester.cli.config import Config, read_config
 from yester.cli.config_edit import set_in_source
 from yester.cli.configured_policies import find_policy
 from yester.cli.keep_options import keep_options
@@ -20,6 +20,7 @@ from yester.core.times import parse_time
 from yester.engine.forget import judge
 from yester.engine.select import source_not_found
 from yester.errors import NotFoundError, UsageError
+from yester.store.live import LIVE_PREFIX
 
 
 @click.group("policy")
@@ -63,7 +64,7 @@ def set_command(name: str, policy: Policy | None, takes_away: bool, store_path: 
                 raise source_not_found(store, name)
     set_in_source(path, name, {"keep": policy.options() if policy is not None else None})
     print(f"{show_text(name)}: {_shown(policy) if policy is not None else 'no policy of its own any more'}")
-    if name.startswith(LIVE):
+    if name.startswith(LIVE_PREFIX):
         print("note: a live folder that is mounted goes on with the one it has until it is mounted again", file=sys.stderr)
 
 

@@ -8,8 +8,10 @@ import click
 
 from yester.cli.options import Duration, json_option, open_store, store_option
 from yester.cli.output import print_json, show_count, show_size, show_text
-from yester.cli.progress import show_progress
+from yester.cli.progress import show_progress, show_steps
 from yester.cli.records import snapshot_json
+from yester.core.retention import GRACE_NS
+from yester.core.times import show_duration
 from yester.engine.prune import PruneReport, prune
 from yester.engine.steps import StepProgress
 
@@ -19,7 +21,14 @@ _PAYS_BYTES = 64 * 1024 * 1024
 
 
 @click.command("prune")
-@click.option("--grace", "grace_ns", metavar="TIME", type=Duration(), default="7d", help="Keep what was forgotten in this time (7d).")
+@click.option(
+    "--grace",
+    "grace_ns",
+    metavar="TIME",
+    type=Duration(),
+    default=GRACE_NS,
+    help=f"Keep what was forgotten in this time ({show_duration(GRACE_NS)}).",
+)
 @click.option("--accept-loss", "accepts_loss", is_flag=True, help="Go on where folders are known to be lost, without what was in them.")
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be freed, and free nothing.")
 @store_option
@@ -41,17 +50,12 @@ def command(grace_ns: int, accepts_loss: bool, dry_run: bool, store_path: Path, 
     Exit status: 0 done, 1 failed (nothing was lost), 2 wrong usage.
     """
     progress = StepProgress()
-    with open_store(store_path) as store, show_progress(lambda _elapsed_s: _progress_line(progress)):
+    with open_store(store_path) as store, show_progress(lambda _elapsed_s: show_steps(progress)):
         report = prune(store, grace_ns=grace_ns, accepts_loss=accepts_loss, dry_run=dry_run, progress=progress, on_wait=_tell_waiting)
     if as_json:
         print_json(_report_json(report))
     else:
         _print_report(report, dry_run=dry_run)
-
-
-def _progress_line(progress: StepProgress) -> str:
-    done = f"{progress.done} of {progress.total}" if progress.total else f"{progress.done}"
-    return f"{progress.step}: {done}"
 
 
 def _tell_waiting(holder: str) -> None:

@@ -6,14 +6,15 @@ from threading import Lock
 
 import click
 
-from yester.cli.command_check import finding_json, show_affected, show_check_progress
+from yester.cli.command_check import finding_json, show_affected
 from yester.cli.options import HostPath, json_option, store_option
 from yester.cli.output import json_name, print_json, show_name, show_size, show_text
 from yester.cli.passphrases import Unlocker
-from yester.cli.progress import show_progress
-from yester.engine.check_report import CheckProgress, CheckReport
+from yester.cli.progress import show_progress, show_steps
+from yester.engine.check_report import CheckReport
 from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.repair_pages import PagesReport
+from yester.engine.steps import StepProgress
 from yester.errors import UsageError
 
 SOME_STAYS_DAMAGED = 3
@@ -51,12 +52,12 @@ def command(copy_to: Path | None, no_copy: bool, dry_run: bool, store_path: Path
     if copy_to is None and not no_copy and not dry_run:
         message = "a repair changes the store, and was not told where to copy it before; nothing was changed"
         raise UsageError(message, hint="name a folder with --copy-to, best on another disk, or say --no-copy; --dry-run only looks")
-    progress = CheckProgress()
+    progress = StepProgress()
     drawing = Lock()
 
     def line(_elapsed_s: float) -> str:
         with drawing:  # not while a passphrase is asked for
-            return show_check_progress(progress)
+            return show_steps(progress)
 
     with show_progress(line):
         report = repair(store_path, RepairOptions(copy_to, is_dry_run=dry_run), progress, Unlocker(while_asking=drawing))

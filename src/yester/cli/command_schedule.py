@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.config import LIVE, Config, Source, Upkeep, read_config
+from yester.cli.config import Config, read_config
 from yester.cli.config_edit import set_in_source
 from yester.cli.configured_backup import source_to_back_up
 from yester.cli.interrupting import interrupted_like_ctrl_c
@@ -35,16 +35,19 @@ from yester.cli.options import (
 )
 from yester.cli.output import print_error, print_json, print_table, show_name, show_text
 from yester.cli.schedule_timers import apply_timers, find_timers_in_use, scheduled_sources, timer_ways
-from yester.cli.scheduled_run import EXIT_CODES, run_source
-from yester.cli.source_states import find_state
-from yester.cli.state_folder import state_folder
+from yester.cli.scheduled_run import exit_code, run_source
+from yester.cli.show_source import show_last_run, show_next, state_json
+from yester.cli.state_folder import run_book
 from yester.cli.timers import State, Timers, find_timers, own_invocation
 from yester.cli.tuning import MIB, tune_process
 from yester.core.recurrence import parse_recurrence
 from yester.core.retention import Policy
 from yester.engine.backup import check_paths
 from yester.engine.runs import Outcome, RunBook, RunRecord, is_due
+from yester.engine.source_plan import Source, Upkeep
+from yester.engine.source_states import find_state
 from yester.errors import BusyError, ConflictError, NotFoundError, UsageError, YesterError
+from yester.store.live import LIVE_PREFIX
 from yester.store.store import Store
 
 _CONFIGURATION = "/"
@@ -167,16 +170,16 @@ def list_command(as_json: bool) -> None:
     Exit status: 0 done, 1 failed, 2 wrong usage.
     """
     path, zone, now_ns = current_config_path(), local_zone(), time.time_ns()
-    config, book, invocation = read_config(path), RunBook(state_folder() / "runs"), own_invocation(path)
+    config, book, invocation = read_config(path), run_book(), own_invocation(path)
     way = find_timers_in_use(path, timer_ways())
     sources = scheduled_sources(config)
     timer_states = [way.look(source, invocation) if way is not None else State.OFF for source in sources]
-    states = [find_state(config, source.name, {}, book, now_ns=now_ns, zone=zone) for source in sources]
+    states = [find_state(source.name, source, {}, book, now_ns=now_ns, zone=zone) for source in sources]
     if as_json:
         timer = way.name if way is not None else None
         print_json(
             [
-                {**state.as_json(), "log": str(book.log_path(state.name)), "timer": timer, "timer_state": timer_state.name.lower()}
+                {**state_json(state), "log": str(book.log_path(state.name)), "timer": timer, "timer_state": timer_state.name.lower()}
                 for state, timer_state in zip(states, timer_states, strict=True)
             ]
         )
@@ -188,8 +191,8 @@ def list_command(as_json: bool) -> None:
         [
             show_text(source.name),
             show_text(source.every),
-            state.show_next(now_ns, zone),
-            state.show_last_run(zone),
+            show_next(state, now_ns, zone),
+            show_last_run(state, zone),
             f"{way.name}: {timer_state.value}" if way is not None else "none",
         ]
         for source, state, timer_state in zip(sources, states, timer_states, strict=True)
@@ -219,9 +222,10 @@ def run_command(names: tuple[str, ...], only_due: bool, store_path: Path) -> int
       yester schedule run Documents
       yester schedule run --due
 
-    Exit status: 0 done, also where nothing is due; 1 one or more failed, 2 wrong usage, 3 done but some files were skipped.
+    Exit status: 0 done, also where nothing is due; 1 one or more failed, or the store is damaged; 2 wrong usage, 3 done but some files
+    were skipped.
     """
-    book = RunBook(state_folder() / "runs")
+    book = run_book()
     config = _read_for_run(book) if only_due else read_config(current_config_path())
     sources = [source_to_back_up(config, name) for name in dict.fromkeys(names)] or scheduled_sources(config)
     if not sources and not only_due:
@@ -274,7 +278,7 @@ def remove_command(name: str) -> None:
     way = find_timers_in_use(path, ways)
     set_in_source(path, name, {"every": None, "on_battery": None, "max_age": None})
     apply_timers(path, way, ways)
-    RunBook(state_folder() / "runs").forget(name)
+    run_book().forget(name)
     print(f"{show_text(name)} is no longer backed up by itself; its snapshots stay, and so does what {path} says of it besides")
 
 
@@ -316,7 +320,7 @@ def _run_one(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, du
 
     try:
         with interrupted_like_ctrl_c():
-            outcome = run_source(source, store_path, upkeep, book, is_wanted=is_wanted)
+            ending = run_source(source, store_path, upkeep, book, is_wanted=is_wanted)
     except BusyError as error:
         if due_zone is not None:
             print(f"{show_text(source.name)}: a run of it is under way")
@@ -326,7 +330,7 @@ def _run_one(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, du
     except YesterError as error:
         print_error(error, as_json=False)
         return 1
-    return EXIT_CODES[outcome] if outcome is not None else 0
+    return exit_code(ending) if ending is not None else 0
 
 
 # --- adding
@@ -338,7 +342,7 @@ def _refuse_scheduled(known: Source | None, name: str, path: Path) -> None:
         raise ConflictError(
             message, hint=f"change it in {path}: yester config edit; or take it away first: yester schedule remove {shlex.quote(name)}"
         )
-    if name.startswith(LIVE):
+    if name.startswith(LIVE_PREFIX):
         message = f"{name!r} is a live folder, which makes its versions itself; nothing was changed"
         raise UsageError(message, hint="`yester live --every` says how often")
 

@@ -13,10 +13,11 @@ from yester.cli.config import Config, read_config
 from yester.cli.local_time import local_zone
 from yester.cli.options import current_config_path, is_store_given, json_option, open_store, store_option
 from yester.cli.output import json_name, json_time, print_json, print_table, show_size, show_text, show_time
-from yester.cli.source_states import SourceState, Times, find_states, snapshot_times, warnings
-from yester.cli.state_folder import state_folder
-from yester.cli.upkeep import store_key
-from yester.engine.runs import Outcome, RunBook
+from yester.cli.show_source import show_next, show_state, state_json, warnings
+from yester.cli.state_folder import run_book
+from yester.engine.runs import Outcome
+from yester.engine.source_states import SourceState, Times, find_states, snapshot_times
+from yester.engine.upkeep import store_key
 from yester.errors import YesterError
 from yester.store.live import live_name_of
 from yester.store.store import Store
@@ -63,7 +64,7 @@ def command(store_path: Path, as_json: bool) -> None:
         print_json(
             {
                 "damage": damage,
-                "sources": [{**state.as_json(), "warnings": warnings(state, now_ns)} for state in states],
+                "sources": [{**state_json(state), "warnings": warnings(state, now_ns)} for state in states],
                 "live_folders": [_live_json(folder) for folder in folders],
                 "snapshot_mounts": [json_name(bytes(path)) for path in mounts],
             }
@@ -101,7 +102,7 @@ def _times_elsewhere(config: Config, store_path: Path) -> Times:
 
 def _damage(config: Config, store_path: Path) -> list[str]:
     """What runs by schedule found when they last looked after these stores, if it was not good."""
-    book, found = RunBook(state_folder() / "runs"), []
+    book, found = run_book(), []
     for path in sorted({store_path, *(source.store for source in config.sources.values() if source.store is not None)}):
         record = book.read(store_key(path))
         if record is not None and record.outcome is Outcome.FAILED:
@@ -110,7 +111,7 @@ def _damage(config: Config, store_path: Path) -> list[str]:
 
 
 def _states(config: Config, times: Times, now_ns: int) -> list[SourceState]:
-    return find_states(config, times, RunBook(state_folder() / "runs"), now_ns=now_ns, zone=local_zone())
+    return find_states(config.sources, times, run_book(), now_ns=now_ns, zone=local_zone())
 
 
 def _print_sources(states: Sequence[SourceState], now_ns: int) -> None:
@@ -119,9 +120,9 @@ def _print_sources(states: Sequence[SourceState], now_ns: int) -> None:
         [
             show_text(state.name),
             show_time(state.good_ns) if state.good_ns is not None else "never",
-            state.show_state(),
+            show_state(state),
             show_text(state.source.every) if state.source is not None else "",
-            state.show_next(now_ns, zone),
+            show_next(state, now_ns, zone),
         ]
         for state in states
     ]

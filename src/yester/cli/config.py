@@ -14,25 +14,22 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from yester.cli.toml_lines import find_line
 from yester.core.ignore import RuleStack
 from yester.core.recurrence import Recurrence, parse_recurrence
-from yester.core.retention import Policy, parse_policy
+from yester.core.retention import parse_policy
+from yester.core.share import parse_share
 from yester.core.times import parse_duration
+from yester.engine.source_plan import Source, Upkeep
 from yester.errors import NotFoundError, StoreAccessError, UsageError
-
-if TYPE_CHECKING:
-    from yester.engine.backup import BackupOptions
-    from yester.engine.hooks import Hooks
+from yester.store.live import LIVE_PREFIX
 
 _BYTES_MAX = 1 << 20
 """A configuration is written by hand."""
-LIVE = "live/"
-"""What names of live folders' sources begin with."""
 _MAX_AGE_MIN_NS = 24 * 3600 * 10**9
 """A computer that was off over night is no reason for a warning, however often a source is backed up while it is on."""
 
@@ -75,32 +72,6 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     passphrase_command: str | None = None
     upkeep: object = {}
     sources: dict[str, object] = {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What the configuration says of a source. Without `paths` it is only a policy for snapshots that are made by other means."""
-
-    name: str
-    options: "BackupOptions"
-    hooks: "Hooks"
-    paths: tuple[Path, ...] = ()
-    store: Path | None = None
-    every: str = ""
-    """Empty: never by itself."""
-    recurrence: Recurrence | None = None
-    on_battery: bool = True
-    max_age_ns: int | None = None
-    """None: it cannot be too old."""
-    policy: Policy | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Upkeep:
-    """How often a store is looked after in runs by schedule (None: never), and which share of its data is read then."""
-
-    every_ns: int | None
-    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +196,15 @@ class _Place:
 
 def _parse_upkeep(place: _Place, raw: object) -> Upkeep:
     table = _to_struct(place, ("upkeep",), raw, _UpkeepTable)
-    matched = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%", table.sample)
-    if matched is None or not 0 < float(matched[1]) <= 100:
-        raise place.error(("upkeep", "sample"), f"{table.sample!r} is no share of the data", 'write it as sample = "2%"')
+    try:
+        share = parse_share(table.sample)
+    except UsageError as error:
+        raise place.error(("upkeep", "sample"), error.message, 'write it as sample = "2%"') from error
     try:
         every_ns = None if table.every == "never" else parse_duration(table.every)
     except UsageError as error:
         raise place.error(("upkeep", "every"), error.message, 'write it as every = "7d", or "never"') from error
-    return Upkeep(every_ns, float(matched[1]) / 100)
+    return Upkeep(every_ns, share)
 
 
 def _parse_source(place: _Place, name: str, raw: object) -> Source:
@@ -248,7 +220,7 @@ def _parse_source(place: _Place, name: str, raw: object) -> Source:
         except UsageError as error:
             raise place.error((*keys, key) if key else keys, error.message, error.hint) from error
 
-    if not name.startswith(LIVE):
+    if not name.startswith(LIVE_PREFIX):
         checked("", lambda: check_source_name(name))
     elif table.paths or table.every is not None:
         raise place.error(keys, "a live folder makes its versions itself, and can only have a policy", "leave keep = {…}, nothing else")

@@ -4,16 +4,16 @@
 One writer at a time, by a lock on the file's folder; readers need none, since the file changes in one step.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yester.cli.config import Config, parse_config, read_text
 from yester.engine.replace_file import replace_file
 from yester.errors import ConflictError, StoreAccessError
+from yester.store.folder import folder_lock
 
 if TYPE_CHECKING:
     import tomlkit
@@ -76,16 +76,13 @@ def locked(path: Path) -> Iterator[None]:
         StoreAccessError: the folder cannot be made or opened.
     """
     folder = Path(os.path.realpath(path)).parent
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _refused(path, error) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(folder_lock(folder))
+        except OSError as error:
+            raise _refused(path, error) from error
         yield
-    finally:
-        os.close(handle)
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,9 +3,10 @@
 
 from dataclasses import replace
 
-from yester.cli.config import Config, Source
+from yester.cli.config import Config
 from yester.engine.backup import BackupOptions
 from yester.engine.hooks import TIMEOUT_S, Hooks
+from yester.engine.source_plan import Source
 from yester.errors import UsageError
 
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from yester.cli.config import Source
 from yester.cli.timers import Invocation, State
+from yester.engine.source_plan import Source
 from yester.errors import ConflictError, TimerError
 
 _BEGIN = "# >>> written by `yester schedule`, changes made here are lost: "

@@ -4,7 +4,6 @@
 What every hook wrote goes into a log in the state folder, which only its owner may read; the end of it is shown where one failed.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from yester.cli.output import show_time
 from yester.cli.state_folder import state_folder
 from yester.core.printable import printable
 from yester.engine.hooks import TIMEOUT_S, HookRun, Occasion
+from yester.engine.log_file import append_log
 
 _LOG_BYTES_MAX = 1 << 20
 
@@ -93,11 +93,7 @@ def write_log(run: HookRun, source: str) -> Path | None:
     lines += [f"  | {printable(line.expandtabs())}" for line in run.output.decode("utf-8", "backslashreplace").splitlines()]
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if log.exists() and log.stat().st_size > _LOG_BYTES_MAX:
-            log.replace(log.with_suffix(".log.1"))
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "w", encoding="utf-8", errors="backslashreplace") as writer:
-            writer.write("\n".join(lines) + "\n")
+        append_log(log, "\n".join(lines) + "\n", bytes_max=_LOG_BYTES_MAX)
     except OSError as error:
         print(f"note: the log {log} cannot be written: {error.strerror}", file=sys.stderr)
         return None

@@ -5,10 +5,12 @@ Somebody who can write to a store's file could put all of it back as it was once
 number is kept in `$XDG_STATE_HOME/yester/stores/ID`, of each user for himself. If it cannot be kept, nothing fails.
 """
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
+from yester.cli.state_folder import state_folder
+from yester.engine.replace_file import replace_file
+from yester.errors import YesterError
 from yester.store.store import Store
 
 
@@ -18,9 +20,10 @@ def changes_missing(store: Store) -> int:
 
 
 def remember(store: Store) -> None:
-    """Note how far an encrypted store is, if it is further than before."""
-    if store.environment.key is not None and store.changes() > _recall(store):
-        _note(store)
+    """Note how far an encrypted store is, if it is further than before. Nothing fails where it cannot be read any more."""
+    with suppress(YesterError):
+        if store.environment.key is not None and store.changes() > _recall(store):
+            _note(store)
 
 
 def remember_anew(store: Store) -> None:
@@ -40,11 +43,8 @@ def _note(store: Store) -> None:
     path = _path(store)
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.{os.getpid()}")
-        new.write_text(f"{store.changes()}\n", "ascii")
-        new.replace(path)
+        replace_file(path, f"{store.changes()}\n".encode(), mode=0o600)
 
 
 def _path(store: Store) -> Path:
-    state_home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state_home) / "yester" / "stores" / store.parameters.store_id.hex()
+    return state_folder() / "stores" / store.parameters.store_id.hex()

@@ -4,6 +4,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -115,6 +116,7 @@ def open_store(path: Path, *, unlock: "Unlock | None" = None, is_added_to: bool 
     """Open a store; if it is encrypted, with the passphrase that options, environment or keyring tell, or that a person types.
 
     Says so where this computer has seen more changes of its snapshots than it has, and refuses it if snapshots would be added to it.
+    How many it has is remembered now, and again when it is closed: whatever was done with it meanwhile counts.
 
     Raises:
         YesterError: as `Store.open`.
@@ -129,6 +131,7 @@ def open_store(path: Path, *, unlock: "Unlock | None" = None, is_added_to: bool 
             raise ConflictError(message, hint=hint)
         print(f"warning: {message}\nhint: {hint}", file=sys.stderr)
     remember(store)
+    store.call_at_close(partial(remember, store))
     return store
 
 

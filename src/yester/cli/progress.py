@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Self
 
 from yester.cli.output import show_size
+from yester.engine.steps import StepProgress
 from yester.errors import YesterError
 
 _REFRESH_S = 0.2
@@ -47,6 +48,12 @@ def _draw(line: Callable[[float], str], done: threading.Event) -> None:
     with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
         while not done.wait(_REFRESH_S):
             live.update(Text(line(time.monotonic() - start), no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+def show_steps(progress: StepProgress) -> str:
+    """The line of what is done in steps."""
+    done = f"{progress.done} of {progress.total}" if progress.total else f"{progress.done}"
+    return f"{progress.step}: {done}"
 
 
 class FileProgress:

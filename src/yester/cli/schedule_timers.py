@@ -5,11 +5,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from yester.cli.config import Config, Source, read_config
+from yester.cli.config import Config, read_config
 from yester.cli.config_edit import locked
 from yester.cli.crontab import CronTimers
 from yester.cli.systemd_timers import SystemdTimers
 from yester.cli.timers import Timers, own_invocation
+from yester.engine.source_plan import Source
 
 
 def timer_ways() -> tuple[Timers, ...]:

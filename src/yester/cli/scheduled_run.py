@@ -1,136 +1,133 @@
 # SPDX-License-Identifier: MIT
-"""What a timer starts: a backup of a source as the configuration says, forgetting by its policy, and now and then a look at the store.
+"""What a timer starts (`engine.scheduled_run`), and what is said of it.
 
-Nobody watches. So what happened goes into the source's log, and how it ended into its record (`engine.runs`); who has a desktop is
-notified when backups begin to fail, less and less often while they go on failing, and once when they work again.
+Nobody watches. So what happened goes into the source's log; who has a desktop is notified when backups begin to fail, less and less
+often while they go on failing, and once when they work again; and when damage is found in the store, in the same way.
 
 The store must be there. A backup that somebody starts by hand makes it, but here that it is missing means that its disk is: a new store
 in the place of the disk would take backups that nobody finds again, and fill the wrong disk.
 """
 
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-from yester.cli.config import Source, Upkeep
 from yester.cli.hook_options import HookReport
 from yester.cli.options import open_store
 from yester.cli.output import show_name, show_size
 from yester.cli.progress import FileProgress, show_progress
 from yester.cli.run_log import RunLog, tell_outcome
-from yester.cli.upkeep import look_after
-from yester.engine.backup import BackupResult, back_up
-from yester.engine.forget import thin
-from yester.engine.hooks import Backup, back_up_with_hooks
+from yester.engine.backup import BackupResult
+from yester.engine.check_report import CheckReport
+from yester.engine.hooks import HookRun
+from yester.engine.prune import PruneReport
 from yester.engine.runs import Outcome, RunBook, RunRecord
 from yester.engine.scan import BackupProgress, count_source
+from yester.engine.scheduled_run import Ending, RunObserver, ScheduledRun
+from yester.engine.source_plan import Source, Upkeep
+from yester.engine.upkeep import damage_message
 from yester.errors import YesterError
-from yester.store.store import Store
 
 _PROBLEMS_MAX = 100
 """So many files that were skipped are named in a log; more are counted."""
+_FINDINGS_MAX = 20
+"""So much damage is named in a log; `yester check` names all."""
 
 _BAD = {Outcome.FAILED: "failed", Outcome.TROUBLED: "had trouble"}
-EXIT_CODES = {Outcome.DONE: 0, Outcome.SKIPPED: 3, Outcome.TROUBLED: 1, Outcome.FAILED: 1, Outcome.UNFINISHED: 1}
+_EXIT_CODES = {Outcome.DONE: 0, Outcome.SKIPPED: 3, Outcome.TROUBLED: 1, Outcome.FAILED: 1, Outcome.UNFINISHED: 1}
 
 
 def run_source(
     source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, *, is_wanted: Callable[[RunRecord | None], bool]
-) -> Outcome | None:
-    """Run a source, if that is wanted in view of its last run; how it ended, or None if it is not wanted.
-
-    Its failure is told and kept, and not raised. It counts as troubled also if looking after the store found something.
-
-    Raises:
-        BusyError: a run of it is under way; nothing was done. StoreAccessError: what is known of runs cannot be written.
-        KeyboardInterrupt: it was interrupted, which is kept.
-    """
-    with book.holding(source.name):
-        before = book.read(source.name)
-        if not is_wanted(before):
-            return None
-        record, log = book.begin(source.name, time.time_ns()), RunLog(source.name, book.log_path(source.name))
-        ending = _Ending(Outcome.UNFINISHED, "it was interrupted; the next one goes on where it was")
-        try:
-            ending = _run(source, store_path, upkeep, book, log)
-        except YesterError as error:
-            ending = _Ending(Outcome.FAILED, error.message)
-            log.complain(error.message, error.hint)
-        except OSError as error:
-            ending = _Ending(Outcome.FAILED, f"the operating system refused: {error}")
-            log.complain(ending.message)
-        except Exception as error:
-            ending = _Ending(Outcome.FAILED, f"unexpected error: {error!r}")
-            log.note(traceback.format_exc())
-            raise
-        finally:
-            if ending.outcome is Outcome.UNFINISHED:
-                log.note(ending.message)
-            ended = book.end(record, ending.outcome, time.time_ns(), ending.message)
-            tell_outcome(f"The backup of {source.name}", before, ended, log, bad=_BAD.get(ending.outcome, ""), good="works")
-            book.append_log(source.name, "".join(log.lines))
-        return ending.outcome if ending.is_store_well else Outcome.TROUBLED
+) -> Ending | None:
+    """Run a source if that is wanted, see `ScheduledRun.run`, and say what happens."""
+    run = ScheduledRun(source, store_path, upkeep, lambda: open_store(store_path, is_added_to=True))
+    return run.run(book, _Telling(source, store_path, book), is_wanted=is_wanted)
 
 
-class _Ending(NamedTuple):
-    """How a run ended, and why so."""
-
-    outcome: Outcome
-    message: str = ""
-    is_store_well: bool = True
+def exit_code(ending: Ending) -> int:
+    """That of the command: also damage in the store is a failure."""
+    return _EXIT_CODES[ending.outcome] if ending.is_store_well else 1
 
 
-def _run(source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, log: RunLog) -> _Ending:
-    report, progress = HookReport(source.name, goes_on_after_failure=source.hooks.goes_on_after_failure), BackupProgress()
-    done = FileProgress(
-        lambda: (progress.files, progress.size_bytes), lambda: count_source(source.paths, one_file_system=source.options.one_file_system)
-    )
-    trouble: list[str] = []
-    is_store_well = True
+class _Telling(RunObserver):
+    """Says what happens in a run of a source, and writes it into its log in the end."""
 
-    def back_up_and_look_after() -> BackupResult:
-        nonlocal is_store_well
-        with open_store(store_path, is_added_to=True) as store:  # not before: a hook may have to plug its disk in
-            with done as line, show_progress(line):
-                result = back_up(store, source.paths, source.options, progress=progress, on_wait=lambda holder: log.note(_waiting(holder)))
-            _say_result(result, log)
-            try:
-                _thin(store, source, log)
-            except YesterError as error:
-                trouble.append(f"the snapshot was made, but old ones were not thinned out: {error.message}")
-                log.complain(trouble[-1], error.hint)
-            is_store_well = look_after(store, upkeep, book, log)
-            return result
+    def __init__(self, source: Source, store_path: Path, book: RunBook) -> None:
+        self._source = source
+        self._store_path = store_path
+        self._book = book
+        self._log = RunLog(source.name, book.log_path(source.name))
+        self._hooks = HookReport(source.name, goes_on_after_failure=source.hooks.goes_on_after_failure)
 
-    result = back_up_with_hooks(source.hooks, Backup(store_path, source.name, source.paths), back_up_and_look_after, report)
-    trouble += [f"the hook {run.name} ({run.occasion.value}) {run.problem}" for run in report.runs if run.problem]
-    if trouble:
-        return _Ending(Outcome.TROUBLED, "; ".join(trouble), is_store_well)
-    if result.problems:
-        return _Ending(Outcome.SKIPPED, f"{len(result.problems)} files were skipped; the log names them", is_store_well)
-    return _Ending(Outcome.DONE, "", is_store_well)
+    def hook_ended(self, run: HookRun) -> None:
+        self._hooks(run)
 
+    @contextmanager
+    def backing_up(self, progress: BackupProgress) -> Iterator[None]:
+        source = self._source
+        files = FileProgress(
+            lambda: (progress.files, progress.size_bytes),
+            lambda: count_source(source.paths, one_file_system=source.options.one_file_system),
+        )
+        with files as line, show_progress(line):
+            yield
 
-def _thin(store: Store, source: Source, log: RunLog) -> None:
-    if source.policy is None:
-        return
-    forgotten = sum(not verdict.is_kept for verdict in thin(store, source.name, source.policy, now_ns=time.time_ns()))
-    if forgotten:
-        log.say(f"forgot {forgotten} by its policy")
+    def waiting(self, holder: str) -> None:
+        self._log.note(f"waiting: another backup into this store is running ({holder})")
 
+    def backed_up(self, result: BackupResult) -> None:
+        snapshot, added = result.snapshot, result.snapshot.added
+        seconds = (snapshot.finished_ns - snapshot.time_ns) / 10**9
+        counts = f"{snapshot.totals.files + snapshot.totals.others} files, {added.new_files} new, {added.changed_files} changed"
+        self._log.say(f"snapshot {snapshot.name}: {counts}, {show_size(added.stored_bytes)} stored in {seconds:.1f} s")
+        for problem in result.problems[:_PROBLEMS_MAX]:
+            self._log.note(f"problem: {show_name(problem.path)}: {problem.reason}")
+        if result.problems:
+            self._log.complain(f"{len(result.problems)} files were skipped; the snapshot holds everything else")
 
-def _waiting(holder: str) -> str:
-    return f"waiting: another backup into this store is running ({holder})"
+    def thinned(self, forgotten: int) -> None:
+        if forgotten:
+            self._log.say(f"forgot {forgotten} by its policy")
 
+    def not_thinned(self, error: YesterError) -> None:
+        self._log.complain(f"the snapshot was made, but old ones were not thinned out: {error.message}", error.hint)
 
-def _say_result(result: BackupResult, log: RunLog) -> None:
-    snapshot, added = result.snapshot, result.snapshot.added
-    seconds = (snapshot.finished_ns - snapshot.time_ns) / 10**9
-    counts = f"{snapshot.totals.files + snapshot.totals.others} files, {added.new_files} new, {added.changed_files} changed"
-    log.say(f"snapshot {snapshot.name}: {counts}, {show_size(added.stored_bytes)} stored in {seconds:.1f} s")
-    for problem in result.problems[:_PROBLEMS_MAX]:
-        log.note(f"problem: {show_name(problem.path)}: {problem.reason}")
-    if result.problems:
-        log.complain(f"{len(result.problems)} files were skipped; the snapshot holds everything else")
+    def checked(self, report: CheckReport) -> None:
+        if report.is_as_known:
+            read = f"{report.snapshots} snapshots, {show_size(report.read_bytes)} of the data read"
+            known = f"; damage that is known: {len(report.findings)}" if report.findings else ""
+            self._log.say(f"checked the store: {read}; nothing new is wrong{known}")
+            return
+        for finding in report.findings[:_FINDINGS_MAX]:
+            self._log.note(f"{finding.kind.value}: {finding.what}")
+        hint = "`yester check` names the files and snapshots that are touched, `yester repair` puts back what it can"
+        self._log.complain(damage_message(self._store_path, report), hint)
+
+    def not_checked(self, error: YesterError) -> None:
+        self._log.complain(f"the store could not be checked: {error.message}", error.hint)
+
+    def pruned(self, report: PruneReport) -> None:
+        gone = f"{len(report.removed)} forgotten snapshots are gone"
+        self._log.say(f"pruned the store: {gone}, {show_size(report.freed_bytes)} are free again")
+
+    def not_pruned(self, error: YesterError) -> None:
+        self._log.complain(f"space of what was forgotten was not given back: {error.message}", error.hint)
+
+    def looked_after(self, before: RunRecord | None, ended: RunRecord) -> None:
+        tell_outcome(f"The store {self._store_path}", before, ended, self._log, bad="has a problem", good="is well")
+
+    def failed(self, error: Exception) -> None:
+        if isinstance(error, YesterError):
+            self._log.complain(error.message, error.hint)
+        elif isinstance(error, OSError):
+            self._log.complain(f"the operating system refused: {error}")
+        else:
+            self._log.note("".join(traceback.format_exception(error)))
+
+    def ended(self, before: RunRecord | None, ended: RunRecord) -> None:
+        if ended.outcome is Outcome.UNFINISHED:
+            self._log.note(ended.message)
+        tell_outcome(f"The backup of {self._source.name}", before, ended, self._log, bad=_BAD.get(ended.outcome, ""), good="works")
+        self._book.append_log(self._source.name, "".join(self._log.lines))

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from yester.cli.config import Source
 from yester.cli.timers import Invocation, State
 from yester.engine.replace_file import replace_file
 from yester.engine.runs import unit_stem
+from yester.engine.source_plan import Source
 from yester.errors import ConflictError, StoreAccessError, TimerError
 
 _MARK = "# Written by `yester schedule`; changes made here are lost. Configuration: "

@@ -12,8 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from yester.cli.config import Source
 from yester.cli.own_program import own_program
+from yester.engine.source_plan import Source
 from yester.errors import NotFoundError, UsageError
 
 _CARRIED = ("XDG_DATA_HOME", "XDG_STATE_HOME", "PYTHONPATH")

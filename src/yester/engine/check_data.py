@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from yester.core.ids import ChunkId
-from yester.engine.check_report import CheckProgress
+from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError
 from yester.store.chunks import Location, segment_key
 from yester.store.codec_pool import CodecPool
@@ -46,7 +46,7 @@ def choose_segments(environment: Environment, share: float, seed: int) -> list[b
     return [segment_key(number) for number in sorted(random.Random(seed).sample(numbers, count))]  # noqa: S311 (no secret)
 
 
-def read_segments(environment: Environment, progress: CheckProgress, keys: list[bytes] | None = None) -> Iterator[list[ReadSegment]]:
+def read_segments(environment: Environment, progress: StepProgress, keys: list[bytes] | None = None) -> Iterator[list[ReadSegment]]:
     """Read segments in batches, in order of their keys: those of `keys`, or all. One that is not there any more is left out."""
     with environment.read() as view:
         progress.begin("data", view.count(Table.SEGMENTS) if keys is None else len(keys))
@@ -84,7 +84,7 @@ def _iter_batches(environment: Environment, keys: list[bytes] | None) -> Iterato
         start = batch[-1][0] + b"\0"
 
 
-def find_suspects(environment: Environment, progress: CheckProgress, keys: list[bytes] | None = None) -> tuple[set[int], int, int]:
+def find_suspects(environment: Environment, progress: StepProgress, keys: list[bytes] | None = None) -> tuple[set[int], int, int]:
     """The numbers of segments that hold something else than the index says, maybe; how many were read, and their bytes."""
     suspects: set[int] = set()
     segments = read_bytes = 0

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What a check, or a repair, tells: findings, the paths and snapshots they touch, how far it is (see `engine.check`)."""
+"""What a check, or a repair, tells: findings, and the paths and snapshots they touch (see `engine.check`)."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 from yester.core.ids import ChunkId
+from yester.engine.steps import StepProgress
 from yester.store.snapshots import StoredSnapshot
+
+CheckProgress = StepProgress
+"""What repairs call it."""
 
 
 class FindingKind(Enum):
@@ -24,6 +28,8 @@ class FindingKind(Enum):
     """What a backup remembers of its source."""
     LIVE = "live"
     """A live folder, or what only its versions have."""
+    KEY = "key"
+    """A key slot of an encrypted store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +56,6 @@ class Finding:
     """The chunk that is not there, if that is what is wrong."""
     known_since_ns: int = 0
     """When a repair gave that chunk up; 0 if this damage is new."""
-
-
-@dataclass(slots=True)
-class CheckProgress:
-    """How far a check is; another thread may read it at any time. `total` is 0 where it cannot be told."""
-
-    step: str = ""
-    done: int = 0
-    total: int = 0
-
-    def begin(self, step: str, total: int = 0) -> None:
-        """Start a step."""
-        self.step, self.done, self.total = step, 0, total
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ A folder on this computer, not in the store, has for each source
 
     NAME.json   how its last run ended, and when the last good one began: one record, replaced in one step
     NAME.lock   held while a run of it is under way; the system frees it when the process dies
-    NAME.log    what the last runs said, newest at the end
+    NAME.log    what the last runs said, newest at the end; NAME.log.1 is what was there before it grew large
 
 NAME is the source's name as systemd would write it into the name of a unit. A record says nothing that cannot be lost: without one the
 source is backed up at the next occasion. A run that began and has no end, while nobody holds the lock, was interrupted.
@@ -13,7 +13,6 @@ source is backed up at the next occasion. A run that began and has no end, while
 Nothing here knows the clock: `now_ns` is given. Times may be of a clock that was wrong: one that is later than now counts for nothing.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -21,20 +20,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import tzinfo
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from blake3 import blake3
 
 from yester.core.recurrence import Recurrence
+from yester.engine.log_file import append_log
 from yester.engine.replace_file import replace_file
 from yester.errors import BusyError, StoreAccessError
+from yester.store.locks import file_lock, shared_lock
 
 RETRY_NS = 3600 * 10**9
 """After a failure it is tried again, so much later: a disk may be plugged in by then. Sooner would only repeat the message."""
 _CLOCK_SLACK_NS = 60 * 10**9
 """So much a clock may be set back without being taken for wrong."""
-_LOG_BYTES_MAX, _LOG_BYTES_KEPT = 256 * 1024, 128 * 1024
+_LOG_BYTES_MAX = 128 * 1024
 _STEM_MAX = 200
 """With what is put around it, a name stays below the 255 bytes that files and units may have."""
 _MESSAGE_MAX = 2000
@@ -49,7 +51,7 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     """A snapshot was made without some files."""
     TROUBLED = "troubled"
-    """A snapshot was made, and what should follow it failed: a hook, thinning, looking after the store."""
+    """A snapshot was made, and what should follow it failed: a hook, or thinning."""
     FAILED = "failed"
     UNFINISHED = "unfinished"
     """It is under way, or was interrupted."""
@@ -181,51 +183,34 @@ class RunBook:
         """
         with self._translated():
             self._make_folder()
-            lock = os.open(self._lock_path(source), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                message = f"a run of {source!r} is under way already; this one did nothing"
-                raise BusyError(message, hint="`yester schedule list` shows when it began") from error
+            self._lock_path(source).touch(mode=0o600)  # an error says what it is a lock of
+        with file_lock(self._lock_path(source), partial(_refuse, source)):
             yield
-        finally:
-            os.close(lock)
 
     def is_running(self, source: str) -> bool:
         """Whether somebody holds the source."""
+        if not os.path.exists(self._lock_path(source)):
+            return False  # nothing is made by looking
         try:
-            lock = os.open(self._lock_path(source), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+            with shared_lock(self._lock_path(source), partial(_refuse, source)):
+                return False
+        except BusyError:
             return True
-        finally:
-            os.close(lock)
-        return False
 
     def append_log(self, source: str, text: str) -> None:
-        """Add to the source's log, of which the beginning goes when it has grown large.
+        """Add to the source's log; see `engine.log_file`.
 
         Raises:
             StoreAccessError: it cannot be written.
         """
-        path = self.log_path(source)
         with self._translated():
             self._make_folder()
-            old = path.read_bytes() if path.exists() else b""
-            if len(old) > _LOG_BYTES_MAX:
-                kept = old[-_LOG_BYTES_KEPT:]
-                replace_file(path, kept[kept.find(b"\n") + 1 :], mode=0o600)
-            log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(log, "wb") as file:
-                file.write(text.encode("utf-8", "backslashreplace"))
+            append_log(self.log_path(source), text, bytes_max=_LOG_BYTES_MAX)
 
     def forget(self, source: str) -> None:
         """Take away what is known of a source, but for its lock, which somebody may hold."""
-        for path in (self._record_path(source), self.log_path(source)):
+        log = self.log_path(source)
+        for path in (self._record_path(source), log, log.with_name(f"{log.name}.1")):
             path.unlink(missing_ok=True)
 
     def _record_path(self, source: str) -> Path:
@@ -244,3 +229,8 @@ class RunBook:
         except OSError as error:
             message = f"cannot write into {self.folder}, where yester keeps what is known of runs: {error.strerror or error}"
             raise StoreAccessError(message, hint="see whose it is, and whether the disk is full") from error
+
+
+def _refuse(source: str, holder: str) -> None:
+    message = f"a run of {source!r} is under way already, in {holder}; this one did nothing"
+    raise BusyError(message, hint="`yester schedule list` shows when it began")

@@ -4,6 +4,7 @@
 Locks are files that the system unlocks when their holder dies (docs/concurrency.md).
 """
 
+import fcntl
 import os
 import re
 import stat
@@ -157,6 +158,17 @@ def sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def folder_lock(path: Path) -> Iterator[None]:
+    """Hold the lock that a folder stands for by itself, where no file in it can; wait while another process has it. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(handle)
 

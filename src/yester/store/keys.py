@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The keys of an encrypted store, all made from one: the store key, 32 random bytes (docs/format.md §11).
 
-The only module that knows the ciphers, which are those of the package cryptography: AES-256-GCM and AES-SIV. It takes 20 ms to import, so
-only what has an encrypted store before it does.
+The only module that knows the ciphers, which are those of the package cryptography: AES-256-GCM and AES-SIV. (Argon2, which stretches
+passphrases, is known to `store.slots`.) That takes 20 ms to import, so only what has an encrypted store before it does.
 
 A key of AES-256-GCM must not seal two things with one nonce. Each box here has a key of its own, derived from a random salt and from
 what it is for, and so needs no nonce but a number for each of its parts. Whatever was put elsewhere than it was sealed for has
@@ -109,6 +109,10 @@ class StoreKey:
     def cutting_secret(self) -> bytes:
         """What the cuts between chunks depend on."""
         return self.derive("cutting", CUTTING_SECRET_BYTES)
+
+    def slot_proof_key(self) -> bytes:
+        """What key slots are hashed with, so that an open store can tell whether they are as they were made."""
+        return self.derive("key slots")
 
     def summary_key(self) -> bytes:
         """What rows are hashed with for the summary of snapshots."""

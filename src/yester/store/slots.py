@@ -5,9 +5,13 @@ Slots lie in META, each under a number. A slot is bound to the store's parameter
 number, kind, time and label: none can be taken to another place, and nobody can make guessing cheaper unnoticed. Every slot is
 always tried, after one run of Argon2 whatever slots there are, so the time tells nothing but that the passphrase was wrong.
 
+Only who knows its secret can see that a slot opens. So that an open store can tell as well, each slot ends with a keyed hash of itself,
+whose key comes from the store key: a slot is *sound* if it is right, and none that is not counts where the last way in must be kept.
+
 Crash at any point: each change is one transaction. Before it the old slots open the store, after it the new ones.
 """
 
+import hmac
 import os
 import time
 import unicodedata
@@ -40,7 +44,10 @@ class SlotKind(IntEnum):
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True):
-    """One sealed copy of the store key. All but `sealed` can be read by everybody, and changed by nobody without breaking the seal."""
+    """One sealed copy of the store key. All but `sealed` can be read by everybody, and changed by nobody without breaking the seal.
+
+    `proof` is a keyed hash of everything before it, and of what `beside` has: see `is_sound`.
+    """
 
     version: int
     number: int
@@ -49,6 +56,7 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
     label: str
     salt: bytes
     sealed: bytes
+    proof: bytes = b""
 
     def beside(self, parameters: bytes) -> bytes:
         """What the slot is bound to: the store's parameters as they are stored, with what a later release may have added."""
@@ -62,8 +70,8 @@ class Slots:
 
     parameters: bytes
     slots: tuple[Slot, ...]
-    damaged: int
-    """How many others there are."""
+    damaged: tuple[int, ...]
+    """The numbers of the others."""
 
 
 class Secret:
@@ -155,18 +163,45 @@ def _open(slot: Slot, secret: Secret, parameters: bytes) -> StoreKey | None:
 
 def read_slots(view: ReadTransaction) -> Slots:
     """All slots that can be read, by number. One that is damaged is left out: it must not keep the others from being used."""
-    found = []
-    total = 0
+    found, damaged = [], []
     for key, value in view.iterate(Table.META, SLOT_PREFIX):
-        total += 1
-        try:
-            slot = msgspec.msgpack.decode(value, type=Slot)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-        is_known = slot.version == SLOT_VERSION and slot.kind in set(SlotKind) and 0 <= slot.number < 2**32
-        if is_known and _slot_key(slot.number) == key and len(slot.sealed) == KEY_BYTES + TAG_BYTES:
+        slot = _decode(key, value)
+        if slot is None:
+            damaged.append(int.from_bytes(key[len(SLOT_PREFIX) :], "big"))
+        else:
             found.append(slot)
-    return Slots(bytes(view.get(Table.META, FORMAT_KEY) or b""), tuple(found), total - len(found))
+    return Slots(bytes(view.get(Table.META, FORMAT_KEY) or b""), tuple(found), tuple(damaged))
+
+
+def _decode(key: bytes, value: bytes | memoryview) -> Slot | None:
+    try:
+        slot = msgspec.msgpack.decode(value, type=Slot)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    is_known = slot.version == SLOT_VERSION and slot.kind in set(SlotKind) and 0 <= slot.number < 2**32
+    return slot if is_known and _slot_key(slot.number) == key and len(slot.sealed) == KEY_BYTES + TAG_BYTES else None
+
+
+def is_sound(slot: Slot, key: StoreKey, parameters: bytes) -> bool:
+    """Whether a slot is as it was made for the store with this key and these parameters: then what it was made for opens it."""
+    return hmac.compare_digest(slot.proof, _proof(slot, key, parameters))
+
+
+def unsound_slots(view: ReadTransaction, key: StoreKey) -> tuple[int, ...]:
+    """The numbers of the slots on which nobody should rely, of a store with this key."""
+    found = read_slots(view)
+    return tuple(sorted((*found.damaged, *(slot.number for slot in found.slots if not is_sound(slot, key, found.parameters)))))
+
+
+def _proof(slot: Slot, key: StoreKey, parameters: bytes) -> bytes:
+    return blake3(slot.beside(parameters) + slot.sealed, key=key.slot_proof_key()).digest()
+
+
+def judge_label(label: str) -> None:
+    """Raises UsageError if a label is too long, or not printable."""
+    if len(label) > _LABEL_CHARACTERS_MAX or not label.isprintable():
+        message = f"a label has at most {_LABEL_CHARACTERS_MAX} characters, and all can be printed; nothing was changed"
+        raise UsageError(message)
 
 
 def put_slot(transaction: WriteTransaction, key: StoreKey, secret: Secret, label: str) -> Slot:
@@ -175,9 +210,7 @@ def put_slot(transaction: WriteTransaction, key: StoreKey, secret: Secret, label
     Raises:
         ConflictError: there are too many. UsageError: the label is too long, or not printable.
     """
-    if len(label) > _LABEL_CHARACTERS_MAX or not label.isprintable():
-        message = f"a label has at most {_LABEL_CHARACTERS_MAX} characters, and all can be printed; nothing was changed"
-        raise UsageError(message)
+    judge_label(label)
     taken = {int.from_bytes(stored[len(SLOT_PREFIX) :], "big") for stored, _ in transaction.iterate(Table.META, SLOT_PREFIX)}
     if len(taken) >= _SLOTS_MAX:
         message = f"the store has {len(taken)} keys already, and no more fit; nothing was changed"
@@ -186,6 +219,7 @@ def put_slot(transaction: WriteTransaction, key: StoreKey, secret: Secret, label
     slot = Slot(SLOT_VERSION, number, secret.kind, time.time_ns(), label, os.urandom(SALT_BYTES), b"")
     parameters = bytes(transaction.get(Table.META, FORMAT_KEY) or b"")
     slot = msgspec.structs.replace(slot, sealed=secret.box(slot).seal(key.raw, beside=slot.beside(parameters)))
+    slot = msgspec.structs.replace(slot, proof=_proof(slot, key, parameters))
     transaction.put(Table.META, _slot_key(number), msgspec.msgpack.encode(slot))
     return slot
 
@@ -207,16 +241,16 @@ class KeySlots:
         """Have one more secret open the store."""
         return self._environment.write(lambda transaction: put_slot(transaction, self._key, secret, label))
 
-    def remove(self, number: int) -> Slot:
-        """Have a slot open the store no more.
+    def remove(self, number: int) -> Slot | None:
+        """Have a slot open the store no more; returns it, or None if it could not be read.
 
         Raises:
             NotFoundError: there is none of that number. ConflictError: nothing else would open the store; nothing was changed.
         """
         return self._environment.write(lambda transaction: self._remove(transaction, number, kept=0))
 
-    def look_at_removal(self, number: int, *, is_replaced: bool = False) -> Slot:
-        """The slot that `remove` (or `replace`) would take away.
+    def look_at_removal(self, number: int, *, is_replaced: bool = False) -> Slot | None:
+        """The slot that `remove` (or `replace`) would take away; None if it cannot be read.
 
         Raises:
             NotFoundError, ConflictError: as they do.
@@ -233,27 +267,32 @@ class KeySlots:
 
         def apply(transaction: WriteTransaction) -> Slot:
             old = self._remove(transaction, number, kept=1)
-            return put_slot(transaction, self._key, secret, old.label)
+            return put_slot(transaction, self._key, secret, old.label if old is not None else "")
 
         return self._environment.write(apply)
 
-    def _remove(self, transaction: WriteTransaction, number: int, *, kept: int) -> Slot:
+    def _remove(self, transaction: WriteTransaction, number: int, *, kept: int) -> Slot | None:
         slot = self._removable(transaction, number, kept=kept)
         transaction.delete(Table.META, _slot_key(number))
         return slot
 
-    def _removable(self, view: ReadTransaction, number: int, *, kept: int) -> Slot:
-        """A slot that can be taken away: others, or `kept` that the caller makes, are left."""
-        slots = {slot.number: slot for slot in read_slots(view).slots}
-        if number not in slots:
+    def _removable(self, view: ReadTransaction, number: int, *, kept: int) -> Slot | None:
+        """A slot that can be taken away: others that are sound, or `kept` that the caller makes, are left."""
+        found = read_slots(view)
+        slots = {slot.number: slot for slot in found.slots}
+        if number not in slots and number not in found.damaged:
             message = f"the store {self._environment.path} has no key {number}; nothing was changed"
             raise NotFoundError(message, hint="`yester key list` shows those there are")
-        if len(slots) + kept < 2:
-            message = f"key {number} is the only one that opens the store {self._environment.path}; nothing was changed"
+        sound = {slot.number for slot in found.slots if is_sound(slot, self._key, found.parameters)}
+        if not sound - {number} and not kept:
+            damaged = ": others are damaged" if len(slots) + len(found.damaged) > 1 else ""
+            message = (
+                f"key {number} is the only one that opens the store {self._environment.path} for certain{damaged}; nothing was changed"
+            )
             raise ConflictError(
                 message, hint="add another with `yester key add` first, or put a new one in its place with `yester key change`"
             )
-        return slots[number]
+        return slots.get(number)
 
 
 def _slot_key(number: int) -> bytes:

@@ -5,7 +5,6 @@ A store is a directory with `data.mdb` and `lock.mdb` (LMDB's), locks (docs/conc
 that has it open holds one. Several processes may have it open; one `Store` a process and directory.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -43,6 +42,7 @@ from yester.store.folder import (
     COMPACT_FOLDER,
     PRUNE_LOCK_FILE,
     RESERVE_FILE,
+    folder_lock,
     is_name_of_store,
     is_unfinished,
     judge_copy,
@@ -143,25 +143,22 @@ class Store:
             ConflictError: there is a store, or something else, at `path`.
             StoreAccessError: the operating system refuses.
         """
-        try:
-            missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileExistsError, NotADirectoryError) as error:
-            message = f"{path} is a file, not a folder; no store was made"
-            raise ConflictError(message, hint="name a folder with --store") from error
-        except OSError as error:
-            message = f"cannot make the folder {path} for a store: {error.strerror}"
-            raise StoreAccessError(message, hint="name another with --store or YESTER_STORE") from error
-        try:
-            # Two that make a store here at once: the second must not take the file that the first has just begun for a remnant.
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # Two that make a store here at once: the second must not take the file that the first has just begun for a remnant.
+                stack.enter_context(folder_lock(path))
+            except (FileExistsError, NotADirectoryError) as error:
+                message = f"{path} is a file, not a folder; no store was made"
+                raise ConflictError(message, hint="name a folder with --store") from error
+            except OSError as error:
+                message = f"cannot make the folder {path} for a store: {error.strerror}"
+                raise StoreAccessError(message, hint="name another with --store or YESTER_STORE") from error
             kdf = None if passphrase is None else encryption or Encryption(os.urandom(SALT_BYTES))
             version = PLAIN_VERSION if kdf is None else ENCRYPTED_VERSION
             parameters = Parameters(version, os.urandom(16), time.time_ns(), chunking or ChunkParams(), kdf)
             store = cls._create_alone(path, parameters, passphrase, map_bytes)
-        finally:
-            os.close(handle)
         try:
             for folder in [path, *(folder.parent for folder in missing)]:
                 _sync(folder)
@@ -264,6 +261,10 @@ class Store:
     def close(self) -> None:
         """End all use; readers and writers of this store must be finished."""
         self._resources.close()
+
+    def call_at_close(self, callback: Callable[[], None]) -> None:
+        """Have this called when the store is closed, as long as it can still be read. The last one given is called first."""
+        self._resources.callback(callback)
 
     @property
     def leases_folder(self) -> Path:
