@@ -4,6 +4,8 @@
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,19 +18,30 @@ from tests.engine.sandbox import MakeStore, Sandbox
 from yester.core.content import Content, Span, iter_spans, read_list, unpack_spans
 from yester.core.ids import ChunkId, chunk_id, snapshot_id
 from yester.core.records import RECORD_VERSION, Forgotten, encode_forgotten
+from yester.engine import repair as repair_module
 from yester.engine.check import check
 from yester.engine.repair import RepairOptions, RepairReport, repair
+from yester.engine.repair_records import RecordAction, RecordChange, plan_records
 from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError
 from yester.store.chunks import Location, segment_key
 from yester.store.damage import count_damaged, note_damaged
 from yester.store.datafile import DATA_FILE
 from yester.store.live import LiveFolders
-from yester.store.lmdb import Table
+from yester.store.lmdb import ReadTransaction, Table
 from yester.store.segments import Kind, parse_header
+from yester.store.snapshots import snapshot_key
 from yester.store.store import Store
 
 BIG = random.Random(1).randbytes(30_000)
 """With small chunks: a file with a span list."""
+
+FORGET = """
+import sys
+from pathlib import Path
+from yester.store.store import Store
+with Store.open(Path(sys.argv[1])) as store:
+    store.forget([bytes.fromhex(sys.argv[2])], now_ns=1)
+"""
 
 
 both_kinds = pytest.mark.parametrize("patient", [False, True], ids=["plain", "encrypted"], indirect=True)
@@ -404,7 +417,11 @@ def test_lists_of_snapshots_are_made_again_from_their_records(patient: Sandbox) 
     drop(patient.store, Table.SNAPSHOTS, patient.store.environment.get(Table.SNAPSHOT_IDS, stored[1].id) or b"")
     report = mend(patient)
     assert_whole(patient, report)
-    assert len(report.records) == 3
+    assert [(record.action, record.source, record.id) for record in report.records] == [
+        (RecordAction.FILED, "docs", stored[1].id),
+        (RecordAction.LISTED, "docs", stored[0].id),
+        (RecordAction.UNLISTED, "docs", b"\1" * 32),
+    ]
     assert patient.store.snapshots() == stored
     assert [patient.store.find_snapshots_by_id(one.id.hex()) for one in stored] == [[one] for one in stored]
 
@@ -431,6 +448,28 @@ def test_a_record_that_was_changed_stays_under_the_id_it_has_now(patient: Sandbo
     assert_whole(patient, report)
     assert [found.id for found in patient.store.snapshots()] == [snapshot_id(record)]
     assert len(report.records) == 2
+
+
+def test_a_snapshot_that_is_forgotten_meanwhile_stays_forgotten(patient: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing locks out who forgets: a plan that is not true any more is not carried out."""
+    stored = [publish(patient.store, {"a": b"%d" % number}) for number in range(2)]
+    record = patient.store.environment.get(Table.SNAPSHOTS, snapshot_key(stored[0].snapshot)) or b""
+    drop(patient.store, Table.SNAPSHOTS, snapshot_key(stored[0].snapshot))
+    put(patient.store, Table.SNAPSHOTS, b"wrong\0" + bytes(8), record)
+    put(patient.store, Table.SNAPSHOT_IDS, stored[0].id, b"wrong\0" + bytes(8))
+
+    def plan(view: ReadTransaction) -> list[RecordChange]:
+        changes = plan_records(view)
+        assert [change.action for change in changes] == [RecordAction.FILED, RecordAction.LISTED]
+        subprocess.run([sys.executable, "-c", FORGET, patient.store.path, stored[0].id.hex()], check=True)
+        return changes
+
+    monkeypatch.setattr(repair_module, "plan_records", plan)
+    report = mend(patient)
+    assert report.records == []
+    assert patient.store.snapshots() == stored[1:]
+    assert [one.stored for one in patient.store.forgotten_snapshots()] == stored[:1]
+    assert patient.store.find_snapshots_by_id(stored[0].id.hex()) == []
 
 
 # --- how it is done ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 from threading import Lock
+from typing import assert_never
 
 import click
 
@@ -14,7 +15,9 @@ from yester.cli.progress import show_progress
 from yester.engine.check_report import CheckProgress, CheckReport
 from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.repair_pages import PagesReport
+from yester.engine.repair_records import RecordAction, RecordChange
 from yester.errors import UsageError
+from yester.store.lmdb import Table
 
 SOME_STAYS_DAMAGED = 3
 _FILES_SHOWN = 20
@@ -78,7 +81,7 @@ def _print_report(report: RepairReport, copy_to: Path | None, *, dry_run: bool) 
             return
     print(f"{show_size(report.read_bytes)} read and hashed")
     for record in report.records:
-        print(show_text(record))
+        print(show_text(_show_record(record)))
     if report.mended_segments:
         print(f"{report.mended_segments} segments had a damaged header, which was made again")
     if report.foreign_segments:
@@ -153,10 +156,38 @@ def _report_json(report: RepairReport, *, dry_run: bool) -> dict[str, object]:
         "dropped_segments": report.dropped_segments,
         "mended_segments": report.mended_segments,
         "foreign_segments": report.foreign_segments,
-        "records": report.records,
+        "records": [_record_json(record) for record in report.records],
         "forgotten_folders": report.forgotten_folders,
         "findings": [finding_json(finding) for finding in report.after.findings],
         "findings_more": report.after.findings_more,
+    }
+
+
+def _show_record(change: RecordChange) -> str:
+    id_ = change.id.hex()[:12] if change.id is not None else ""
+    what = "a forgotten snapshot" if change.table is Table.FORGOTTEN else "a snapshot"
+    match change.action:
+        case RecordAction.TAKEN_AWAY:
+            return f"the record of {what} of {change.source!r} was taken away: {change.problem}"
+        case RecordAction.FILED:
+            return f"{what} of {change.source!r}, {id_}, was filed as what it says that it is"
+        case RecordAction.LISTED:
+            return f"snapshot {id_} of {change.source!r} was listed again under its id"
+        case RecordAction.UNLISTED:
+            return f"snapshot {id_} of {change.source!r} was listed, and there is no such record: it is not any more"
+        case RecordAction.FORGOTTEN_SEEN:
+            return "what backups remember of a folder was taken away"
+        case _:
+            assert_never(change.action)
+
+
+def _record_json(change: RecordChange) -> dict[str, object]:
+    return {
+        "table": change.table.value.decode(),
+        "source": change.source,
+        "id": change.id.hex() if change.id is not None else None,
+        "action": change.action.value,
+        "problem": change.problem,
     }
 
 

@@ -86,8 +86,8 @@ class RepairReport:
     """Segments whose header was damaged, and could be made again."""
     foreign_segments: int = 0
     """Segments that say that a newer release wrote them. They stay: it may be so."""
-    records: list[str] = field(default_factory=list)
-    """What was done to records, for people."""
+    records: list[RecordChange] = field(default_factory=list)
+    """What was done to records of snapshots, and to what lists them."""
     forgotten_folders: int = 0
     """Folders that the next backup reads anew, since what was remembered of them was wrong."""
     after: CheckReport = field(default_factory=lambda: CheckReport(()))
@@ -184,10 +184,10 @@ class _Repair:
         self._report.dropped_segments = len(survey.unreadable)
         self._report.mended_segments = len(survey.mended)
         self._report.foreign_segments = len(survey.foreign)
-        self._report.records = [record.what for record in records if record.what]
-        self._report.forgotten_folders = sum(record.table is Table.SCAN for record in records)
         if not self._is_dry_run:
-            self._put_right(change, survey, records)
+            records = self._put_right(change, survey, records)
+        self._report.records = [record for record in records if record.table is not Table.SCAN]
+        self._report.forgotten_folders = len(records) - len(self._report.records)
         lost_trees = {finding.chunk for finding in before.findings if finding.chunk and finding.kind is FindingKind.TREE}
         self._search_files(wanted, change)
         lost = wanted.lost | lost_trees
@@ -231,7 +231,8 @@ class _Repair:
 
     # Step 3.
 
-    def _put_right(self, change: IndexChange, survey: Survey, records: list[RecordChange]) -> None:
+    def _put_right(self, change: IndexChange, survey: Survey, records: list[RecordChange]) -> list[RecordChange]:
+        """Make these changes; returns those of records that were made, since the rows were still what they were planned from."""
         self._progress.begin("index and records")
         with self._environment.read() as view:
             wrong = {chunk: bytes(view.get(Table.CHUNKS, chunk) or b"") for chunk in (*change.dropped, *change.placed)}
@@ -254,19 +255,21 @@ class _Repair:
         numbers = [number for key in survey.unreadable if (number := segment_number(key)) is not None]
         if numbers:
             self._environment.write(lambda transaction: remove_segments(transaction, numbers))
-        self._write(records, lambda transaction, record: record.apply(transaction))
-        if any(record.table is Table.SNAPSHOTS for record in records):
+        made = self._write(records, lambda transaction, record: record.apply(transaction))
+        if any(record.table in {Table.SNAPSHOTS, Table.FORGOTTEN} for record in made):
             self._store.announce_snapshots()
+        return made
 
-    def _write(self, items: Iterable[Item], do: Callable[[WriteTransaction, Item], object]) -> None:
-        """Do something for each item, in transactions that are not too large."""
+    def _write(self, items: Iterable[Item], do: Callable[[WriteTransaction, Item], object]) -> list[Item]:
+        """Do something for each item, in transactions that are not too large; returns those for which it gave something true."""
+        done: list[Item] = []
         for batch in _batches(items):
 
-            def apply(transaction: WriteTransaction, batch: list[Item] = batch) -> None:
-                for item in batch:
-                    do(transaction, item)
+            def apply(transaction: WriteTransaction, batch: list[Item] = batch) -> list[Item]:
+                return [item for item in batch if do(transaction, item)]
 
-            self._environment.write(apply)
+            done += self._environment.write(apply)
+        return done
 
     # Step 4.
 
