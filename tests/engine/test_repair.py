@@ -20,8 +20,10 @@ from yester.core.ids import ChunkId, chunk_id, snapshot_id
 from yester.core.records import RECORD_VERSION, Forgotten, encode_forgotten
 from yester.engine import repair as repair_module
 from yester.engine.check import check
+from yester.engine.prune import prune
 from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.repair_records import RecordAction, RecordChange, plan_records
+from yester.engine.trees import TreeReader
 from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError
 from yester.store.chunks import Location, segment_key
 from yester.store.damage import count_damaged, note_damaged
@@ -437,6 +439,83 @@ def test_a_record_that_is_none_is_taken_away_and_said(patient: Sandbox) -> None:
     assert len(report.records) == 2
     assert patient.store.snapshots() == [stored]
     assert patient.store.snapshots_generation() != generation
+
+
+@both_kinds
+def test_what_a_lost_record_named_is_kept_and_no_prune_takes_it(patient: Sandbox) -> None:
+    patient.write("d/a", b"only here")
+    patient.write("b", BIG)
+    stored = patient.back_up()
+    for path in ("d/a", "b"):
+        patient.write(path, b"changed")
+    patient.back_up()
+    flip(patient.store, Table.SNAPSHOTS, snapshot_key(stored.snapshot), 1, 0x80)
+    with pytest.raises(CorruptionError, match=r"cannot be read.*; what it names is not known, so nothing was freed") as refused:
+        prune(patient.store, grace_ns=0)
+    assert "yester repair" in (refused.value.hint or "")
+    dry = mend(patient, RepairOptions(is_dry_run=True))
+    report = mend(patient)
+    assert (dry.recovered_folders, report.recovered_folders) == (1, 1)
+    assert not dry.is_whole
+    assert not report.is_whole
+    assert report.after.findings == ()
+    assert report.recovered is not None
+    assert prune(patient.store, grace_ns=0).dead_chunks == 0
+    [name] = [entry.name for entry in TreeReader(patient.store.reader()).read(report.recovered.snapshot.root.tree).entries]
+    assert patient.read(f"{name.decode()}/d/a", report.recovered) == b"only here"
+    assert patient.read(f"{name.decode()}/b", report.recovered) == BIG
+    assert list(patient.store.pins()) == [report.recovered.id]
+    assert_whole(patient, again := mend(patient))
+    assert again.is_whole
+
+
+def test_a_repair_that_ended_before_it_took_a_record_away_keeps_no_folder_twice(patient: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was lost is known only while the damaged record is there, so that goes last."""
+    stored = publish(patient.store, {"a": b"1"})
+    put(patient.store, Table.SNAPSHOTS, snapshot_key(stored.snapshot), b"junk")
+
+    def end(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("yester.engine.repair._Repair._plan", end)
+        with pytest.raises(KeyboardInterrupt):
+            mend(patient)
+    report = mend(patient)
+    assert report.after.findings == ()
+    assert not report.is_whole
+    assert [found.snapshot.source for found in patient.store.snapshots()] == ["recovered"]
+
+
+def test_a_lost_record_costs_no_folder_that_is_in_parts_and_a_remnant_no_prune(patient: Sandbox) -> None:
+    stored = publish(patient.store, {f"f{number:02}": {"deep": b"%d" % number} for number in range(40)})
+    publish(patient.store, {"b": {"x": b"gone", "y": {"z": b"kept"}}})
+    for one in patient.store.snapshots():
+        put(patient.store, Table.SNAPSHOTS, snapshot_key(one.snapshot), b"junk")
+    drop(patient.store, Table.CHUNKS, chunk_id(b"gone"))
+    with patient.store.environment.read() as view:
+        segments = [key for key, value in view.iterate(Table.SEGMENTS) if parse_header(value, None).kind is Kind.DATA]
+    drop(patient.store, Table.SEGMENTS, segments[-1])
+    report = mend(patient)
+    assert report.recovered is not None
+    assert report.recovered_folders == 2
+    assert report.after.findings
+    assert report.after.is_as_known
+    assert prune(patient.store, grace_ns=0).dead_chunks == 0
+    name = stored.snapshot.root.tree.hex()[:16]
+    assert patient.read(f"{name}/f17/deep", report.recovered) == b"17"
+
+
+def test_a_record_whose_root_was_changed_costs_no_data(patient: Sandbox) -> None:
+    """It can be decoded; only the list of ids tells that it is not what was written."""
+    stored = publish(patient.store, {"a": b"1"})
+    record = patient.store.environment.get(Table.SNAPSHOTS, snapshot_key(stored.snapshot)) or b""
+    root = stored.snapshot.root.tree
+    put(patient.store, Table.SNAPSHOTS, snapshot_key(stored.snapshot), record.replace(root, bytes([root[0] ^ 1]) + root[1:]))
+    report = mend(patient)
+    assert report.recovered is not None
+    assert prune(patient.store, grace_ns=0).dead_chunks == 0
+    assert patient.read(f"{root.hex()[:16]}/a", report.recovered) == b"1"
 
 
 def test_a_record_that_was_changed_stays_under_the_id_it_has_now(patient: Sandbox) -> None:

@@ -18,7 +18,9 @@ from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
 from tests.engine.sandbox import MakeStore
 from yester.core.node_row import NodeRow
 from yester.engine.check import check
+from yester.engine.prune import prune
 from yester.engine.repair import RepairOptions, RepairReport, repair
+from yester.engine.trees import TreeReader
 from yester.errors import BusyError, CorruptionError, LockedError
 from yester.store.datafile import DATA_FILE
 from yester.store.live import LiveFolders
@@ -80,6 +82,21 @@ def test_what_can_be_made_again_is(path: Path, table: Table) -> None:
     with Store.open(path, unlock=unlock) as store:
         assert (store.snapshots(), store.forgotten_snapshots(), store.pins(), store.parameters) == before
         assert store.environment.get(Table.META, b"of a later release") == b"kept"
+
+
+def test_what_snapshots_on_a_lost_page_named_is_kept_and_no_prune_takes_it(path: Path) -> None:
+    with Store.open(path, unlock=unlock) as store:
+        roots = {one.snapshot.root.tree for one in store.snapshots()}
+    zero_page(path, page_of(path, Table.SNAPSHOTS))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.recovered is not None
+    assert not report.is_whole
+    with Store.open(path, unlock=unlock) as store:
+        [stored] = store.snapshots()
+        found = TreeReader(store.reader()).read(stored.snapshot.root.tree).entries
+        assert roots == {entry.tree for entry in found}
+        assert prune(store, grace_ns=10**17).dead_chunks == 0
 
 
 def test_without_the_page_that_names_the_tables_all_is_found_by_its_bytes(path: Path) -> None:

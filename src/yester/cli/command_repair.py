@@ -18,6 +18,7 @@ from yester.engine.repair_pages import PagesReport
 from yester.engine.repair_records import RecordAction, RecordChange
 from yester.errors import UsageError
 from yester.store.lmdb import Table
+from yester.store.snapshots import StoredSnapshot
 
 SOME_STAYS_DAMAGED = 3
 _FILES_SHOWN = 20
@@ -46,7 +47,8 @@ def command(copy_to: Path | None, no_copy: bool, dry_run: bool, store_path: Path
       yester repair --copy-to /mnt/disk/store-before-repair
       yester repair --no-copy
 
-    Exit status: 0 done and nothing is damaged (any more), 1 failed, 2 wrong usage, 3 done but some files stay damaged.
+    Exit status: 0 done and nothing is damaged (any more), 1 failed, 2 wrong usage, 3 done but some files stay damaged, or the record of
+    a snapshot is lost.
     """
     if copy_to is not None and no_copy:
         message = "--copy-to asks for a copy and --no-copy for none; nothing was changed"
@@ -80,8 +82,31 @@ def _print_report(report: RepairReport, copy_to: Path | None, *, dry_run: bool) 
         if dry_run:
             return
     print(f"{show_size(report.read_bytes)} read and hashed")
+    _print_changes(report)
+    print(f"put back: {report.from_segments} chunks from elsewhere in the store, {report.from_files} from files of this computer")
+    for found in report.found_in[:_FILES_SHOWN]:
+        print(f"  {found.chunks} from {show_name(found.path)}")
+    if len(report.found_in) > _FILES_SHOWN:
+        print("  and more")
+    if report.is_whole:
+        print("nothing would stay damaged" if dry_run else "nothing is damaged any more")
+        return
+    if report.after.is_whole:
+        print("records of snapshots are lost; everything else is whole")
+        return
+    noted = f"{report.newly_lost} chunks more than before are" if report.newly_lost else "no more chunks than before are"
+    print(f"{noted} lost; this stays damaged, and everything else is whole:")
+    _print_damage(report.after)
+
+
+def _print_changes(report: RepairReport) -> None:
+    """What was done to records, segments and the index."""
+    if report.pages is not None and report.pages.recovered is not None:
+        print(_show_recovered(report.pages.recovered, report.pages.recovered_folders))
     for record in report.records:
         print(show_text(_show_record(record)))
+    if report.recovered_folders:
+        print(_show_recovered(report.recovered, report.recovered_folders))
     if report.mended_segments:
         print(f"{report.mended_segments} segments had a damaged header, which was made again")
     if report.foreign_segments:
@@ -92,17 +117,6 @@ def _print_report(report: RepairReport, copy_to: Path | None, *, dry_run: bool) 
         print(f"{report.dropped_entries} entries of the chunk index that led to something else were taken away")
     if report.forgotten_folders:
         print(f"{report.forgotten_folders} folders will be read anew by the next backup")
-    print(f"put back: {report.from_segments} chunks from elsewhere in the store, {report.from_files} from files of this computer")
-    for found in report.found_in[:_FILES_SHOWN]:
-        print(f"  {found.chunks} from {show_name(found.path)}")
-    if len(report.found_in) > _FILES_SHOWN:
-        print("  and more")
-    if report.is_whole:
-        print("nothing would stay damaged" if dry_run else "nothing is damaged any more")
-        return
-    noted = f"{report.newly_lost} chunks more than before are" if report.newly_lost else "no more chunks than before are"
-    print(f"{noted} lost; this stays damaged, and everything else is whole:")
-    _print_damage(report.after)
 
 
 def _print_pages(pages: PagesReport, *, dry_run: bool) -> None:
@@ -157,6 +171,8 @@ def _report_json(report: RepairReport, *, dry_run: bool) -> dict[str, object]:
         "mended_segments": report.mended_segments,
         "foreign_segments": report.foreign_segments,
         "records": [_record_json(record) for record in report.records],
+        "recovered": report.recovered.snapshot.name if report.recovered is not None else None,
+        "recovered_folders": report.recovered_folders,
         "forgotten_folders": report.forgotten_folders,
         "findings": [finding_json(finding) for finding in report.after.findings],
         "findings_more": report.after.findings_more,
@@ -181,6 +197,14 @@ def _show_record(change: RecordChange) -> str:
             assert_never(change.action)
 
 
+def _show_recovered(recovered: StoredSnapshot | None, count: int) -> str:
+    folders = "1 folder" if count == 1 else f"{count} folders"
+    if recovered is None:
+        return f"{folders} to which no snapshot leads would be kept in a snapshot of the source `recovered`"
+    name = f"{recovered.snapshot.source}@{recovered.snapshot.name}"
+    return f"{folders} to which no snapshot leads any more: `yester ls {name}` shows them; that snapshot is pinned"
+
+
 def _record_json(change: RecordChange) -> dict[str, object]:
     return {
         "table": change.table.value.decode(),
@@ -200,6 +224,8 @@ def _pages_json(pages: PagesReport) -> dict[str, object]:
         "unreadable_segments": pages.unreadable_segments,
         "snapshots": pages.snapshots,
         "stray_snapshots": pages.stray_snapshots,
+        "recovered": pages.recovered.snapshot.name if pages.recovered is not None else None,
+        "recovered_folders": pages.recovered_folders,
         "lost_live_folders": pages.lost_live_folders,
         "has_new_parameters": pages.has_new_parameters,
         "unreadable_bytes": pages.unreadable_bytes,

@@ -4,8 +4,9 @@
 In this order, each step a transaction or a few, so that a repair that is interrupted at any of them has done no harm and can be run again:
 
 1. If LMDB's own pages are damaged, all that can be read of them goes into a new data file (`engine.repair_pages`).
-2. Every segment is read and hashed (`repair_index`), records are judged (`repair_records`), and `StructureCheck` tells which chunks are
-   needed and would still be lost with the index put right.
+2. Every segment is read and hashed (`repair_index`), records are judged (`repair_records`). If one of a snapshot is lost, what then has
+   no name any more gets one (`repair_nameless`), before anything else is done: the loss is known only as long as the damaged record is
+   there. Then `StructureCheck` tells which chunks are needed and would still be lost with the index put right.
 3. The index and the records are put right.
 4. Lost chunks are looked for in the files of this host (`repair_files`), and stored again.
 5. What is still lost is noted in the table `damaged`: exactly the files that need it give an error. What is lost no more leaves that table.
@@ -31,6 +32,7 @@ from yester.engine.check_data import segment_number
 from yester.engine.check_report import CheckProgress, CheckReport, Finding, FindingKind
 from yester.engine.repair_files import FileSearch, FoundIn, Wanted
 from yester.engine.repair_index import Survey, survey_segments
+from yester.engine.repair_nameless import find_nameless, keep_nameless
 from yester.engine.repair_pages import PagesReport, rebuild
 from yester.engine.repair_records import RecordChange, plan_records
 from yester.engine.trees import TreeReader
@@ -41,6 +43,7 @@ from yester.store.damage import note_damaged
 from yester.store.folder import lock_for_repair, use_alone
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
+from yester.store.snapshots import StoredSnapshot
 from yester.store.store import Store
 
 if TYPE_CHECKING:
@@ -88,6 +91,10 @@ class RepairReport:
     """Segments that say that a newer release wrote them. They stay: it may be so."""
     records: list[RecordChange] = field(default_factory=list)
     """What was done to records of snapshots, and to what lists them."""
+    recovered: StoredSnapshot | None = None
+    """The snapshot that got all folders to which nothing leads any more, since records were lost; None if there are none."""
+    recovered_folders: int = 0
+    """How many these are; also in a dry run."""
     forgotten_folders: int = 0
     """Folders that the next backup reads anew, since what was remembered of them was wrong."""
     after: CheckReport = field(default_factory=lambda: CheckReport(()))
@@ -95,8 +102,9 @@ class RepairReport:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is damaged (any more)."""
-        return self.after.is_whole
+        """Whether nothing is damaged (any more), and no record of a snapshot was lost."""
+        is_recovered = self.recovered_folders or (self.pages is not None and self.pages.recovered_folders)
+        return self.after.is_whole and not is_recovered and not any(record.is_loss for record in self.records)
 
 
 def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = None, unlock: "Unlock | None" = None) -> RepairReport:
@@ -178,7 +186,11 @@ class _Repair:
         """Do it all."""
         survey = self._survey()
         with self._environment.read() as view:
-            before, change, records, wanted = self._plan(view, survey)
+            records = plan_records(view)
+        if any(record.is_loss for record in records):
+            self._keep_nameless(survey)
+        with self._environment.read() as view:
+            before, change, wanted = self._plan(view, survey)
         self._report.from_segments = len(change.placed)
         self._report.dropped_entries = len(change.dropped)
         self._report.dropped_segments = len(survey.unreadable)
@@ -209,7 +221,20 @@ class _Repair:
         self._report.read_bytes = survey.read_bytes
         return survey
 
-    def _plan(self, view: ReadTransaction, survey: Survey) -> tuple[CheckReport, IndexChange, list[RecordChange], Wanted]:
+    def _keep_nameless(self, survey: Survey) -> None:
+        """Give what a lost record named another name. The index must lead to all of it, needed or not."""
+        self._progress.begin("folders without a name")
+        if self._is_dry_run:
+            with self._environment.read() as view:
+                self._report.recovered_folders = len(find_nameless(view, self._environment))
+            return
+        self._put_entries(IndexChange(set(), survey.change.placed))
+        self._write(survey.mended.items(), lambda transaction, item: transaction.put(Table.SEGMENTS, *item))
+        kept = keep_nameless(self._environment, self._store.parameters.chunking, now_ns=time.time_ns())
+        if kept is not None:
+            self._report.recovered, self._report.recovered_folders = kept
+
+    def _plan(self, view: ReadTransaction, survey: Survey) -> tuple[CheckReport, IndexChange, Wanted]:
         """What a check would say with the index put right; which part of that needs doing; what files are to be looked into."""
         structure = StructureCheck(
             self._store,
@@ -226,14 +251,27 @@ class _Repair:
         dropped = set(survey.change.dropped) | {
             chunk for chunk in survey.change.placed if chunk not in needed and view.get(Table.CHUNKS, chunk) is not None
         }
-        records = plan_records(view)
-        return before, IndexChange(dropped, needed), records, _find_files(before, TreeReader(structure))
+        return before, IndexChange(dropped, needed), _find_files(before, TreeReader(structure))
 
     # Step 3.
 
     def _put_right(self, change: IndexChange, survey: Survey, records: list[RecordChange]) -> list[RecordChange]:
         """Make these changes; returns those of records that were made, since the rows were still what they were planned from."""
         self._progress.begin("index and records")
+        self._put_entries(change)
+        if change.dropped:
+            self._environment.write(count_sweep)
+        self._write(survey.mended.items(), lambda transaction, item: transaction.put(Table.SEGMENTS, *item))
+        numbers = [number for key in survey.unreadable if (number := segment_number(key)) is not None]
+        if numbers:
+            self._environment.write(lambda transaction: remove_segments(transaction, numbers))
+        made = self._write(records, lambda transaction, record: record.apply(transaction))
+        if any(record.table in {Table.SNAPSHOTS, Table.FORGOTTEN} for record in made):
+            self._store.announce_snapshots()
+        return made
+
+    def _put_entries(self, change: IndexChange) -> None:
+        """Make a change of the index, but for entries that others have changed meanwhile."""
         with self._environment.read() as view:
             wrong = {chunk: bytes(view.get(Table.CHUNKS, chunk) or b"") for chunk in (*change.dropped, *change.placed)}
 
@@ -249,16 +287,6 @@ class _Repair:
             transaction.looked_at(2)
 
         self._write(sorted(wrong), put_entry)
-        if change.dropped:
-            self._environment.write(count_sweep)
-        self._write(survey.mended.items(), lambda transaction, item: transaction.put(Table.SEGMENTS, *item))
-        numbers = [number for key in survey.unreadable if (number := segment_number(key)) is not None]
-        if numbers:
-            self._environment.write(lambda transaction: remove_segments(transaction, numbers))
-        made = self._write(records, lambda transaction, record: record.apply(transaction))
-        if any(record.table in {Table.SNAPSHOTS, Table.FORGOTTEN} for record in made):
-            self._store.announce_snapshots()
-        return made
 
     def _write(self, items: Iterable[Item], do: Callable[[WriteTransaction, Item], object]) -> list[Item]:
         """Do something for each item, in transactions that are not too large; returns those for which it gave something true."""

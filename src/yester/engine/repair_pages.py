@@ -7,6 +7,7 @@
   bytes that are not what was written are chunks that nobody needs.
 - Snapshots, forgotten ones and pins. A record that only stray pages have is taken where no other is filed there; where it may be one that
   was taken away since, only if its root folder is in the store.
+- Where a snapshot may be lost: all folders that nothing leads to any more, in a snapshot of their own (`repair_nameless`).
 - All other tables, as far as their trees lead to rows.
 - What backups remember, and notes of damage, from the trees alone: backups can do without.
 - Live folders, from the trees alone, and only if every row of all their tables could be read: one that lacks a row would show old bytes, or
@@ -34,6 +35,7 @@ from yester.core.records import decode_damaged, decode_forgotten, decode_pin, de
 from yester.core.times import snapshot_name
 from yester.engine.check_data import hash_segment, segment_number
 from yester.engine.check_report import CheckProgress
+from yester.engine.repair_nameless import keep_nameless
 from yester.errors import CorruptionError, FormatError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.store.checked_rows import checked_forms
 from yester.store.chunks import SEGMENTS_MAX, Location, segment_key
@@ -44,7 +46,7 @@ from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.parameters import FORMAT_KEY, PLAIN_VERSION, SLOT_PREFIX, Parameters, decode_parameters, encode_parameters
 from yester.store.salvage import DataFile, Row
 from yester.store.segments import Codec, guess_header, segment_length
-from yester.store.snapshots import GENERATION_KEY, snapshot_key
+from yester.store.snapshots import GENERATION_KEY, StoredSnapshot, snapshot_key
 from yester.store.store import ask_for_key, use_key
 
 if TYPE_CHECKING:
@@ -76,6 +78,9 @@ class PagesReport:
     stray_snapshots: int = 0
     lost_live_folders: list[str] = field(default_factory=list)
     """Live folders of which what was not in a version is lost."""
+    recovered: StoredSnapshot | None = None
+    """The snapshot that got all folders to which nothing leads any more, where a record may be lost; None if there are none."""
+    recovered_folders: int = 0
     has_new_parameters: bool = False
     """Whether the parameters were lost: new data is cut as in a new store."""
     unreadable_bytes: int = 0
@@ -166,8 +171,21 @@ class _Rebuild:
         if not self._report.segments and not self._report.snapshots:
             message = f"nothing in {path / DATA_FILE} is from a store; nothing was changed"
             raise CorruptionError(message, hint="restore the store from a copy")
+        self._keep_nameless(rows, path)
         if self._new.summary is not None:
             self._new.write(self._new.summary.begin)
+
+    def _keep_nameless(self, rows: dict[Table, list[Row]], path: Path) -> None:
+        """In the new file, before it takes the place of the old one: afterwards nobody knows that anything was lost."""
+        is_lost = any(self._is_damaged(table) for table in (Table.SNAPSHOTS, Table.FORGOTTEN)) or bool(self._report.lost_live_folders)
+        is_lost |= any(not (_record_key(row.value) or self._foreign_key(row)) for row in rows[Table.SNAPSHOTS])
+        is_lost |= any(not _forgotten_key(row.value) for row in rows[Table.FORGOTTEN])
+        if is_lost:
+            self._progress.begin("folders without a name")
+            parameters = decode_parameters(self._new.get(Table.META, FORMAT_KEY) or b"", path)
+            kept = keep_nameless(self._new, parameters.chunking, now_ns=time.time_ns())
+            if kept is not None:
+                self._report.recovered, self._report.recovered_folders = kept
 
     # What is needed to understand the rest.
 
