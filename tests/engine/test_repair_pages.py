@@ -4,6 +4,7 @@
 `tests/faults/test_repair.py` does damage of every kind, here is what needs a certain one.
 """
 
+import errno
 import os
 import random
 import subprocess
@@ -17,11 +18,12 @@ from tests.encrypted import unlock
 from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
 from tests.engine.sandbox import MakeStore
 from yester.core.node_row import NodeRow
+from yester.engine import repair_pages as repair_pages_module
 from yester.engine.check import check
 from yester.engine.prune import prune
 from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.trees import TreeReader
-from yester.errors import BusyError, CorruptionError, LockedError
+from yester.errors import BusyError, CorruptionError, LockedError, StoreAccessError
 from yester.store.datafile import DATA_FILE
 from yester.store.live import LiveFolders
 from yester.store.lmdb import Environment, Table
@@ -246,4 +248,74 @@ def test_it_is_refused_while_a_mount_has_the_old_file(path: Path) -> None:
             repair(path, RepairOptions(), unlock=unlock)
         assert (path / DATA_FILE).read_bytes() == before
         other.communicate()
+    assert mend(path).is_whole
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_new_file_stays_whose_the_old_one_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zero_page(path, page_of(path, Table.CHUNKS))
+    os.chown(path / DATA_FILE, 65534, 65533)
+
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fchown", refuse)
+        with pytest.raises(StoreAccessError, match=r"belongs to another user.*; nothing was changed"):
+            repair(path, RepairOptions(), unlock=unlock)
+    assert mend(path).is_whole
+    found = (path / DATA_FILE).stat()
+    assert (found.st_uid, found.st_gid) == (65534, 65533)
+
+
+def test_without_hard_links_the_old_file_is_on_the_disk_before_the_new_one_takes_its_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the only copy there is."""
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def link(*_paths: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def note_sync(handle: int) -> None:
+        done.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append("replaced" if target.name == DATA_FILE else "")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.kept_as is not None
+    assert report.pages.kept_as.read_bytes() == before
+    kept, folder, new, replaced = (done.index(name) for name in (report.pages.kept_as.name, path.name, DATA_FILE, "replaced"))
+    assert kept < folder < new < replaced
+
+
+@pytest.mark.parametrize(("fails", "says"), [(1, "nothing was changed"), (2, "nothing was changed"), (3, "took the place of the old one")])
+def test_a_folder_that_cannot_be_synced_is_told_of_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch, fails: int, says: str) -> None:
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    calls = 0
+
+    def fail(_path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fails:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(repair_pages_module, "sync_folder", fail)
+        with pytest.raises(StoreAccessError, match=says):
+            repair(path, RepairOptions(), unlock=unlock)
+    kept = list(path.glob("data.mdb.damaged-*"))
+    assert ((path / DATA_FILE).read_bytes() == before) == (fails < 3)
+    assert [one.read_bytes() for one in kept] == ([] if fails < 3 else [before])
     assert mend(path).is_whole

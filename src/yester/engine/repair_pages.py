@@ -44,6 +44,7 @@ from yester.store.folder import sync_folder
 from yester.store.live import iter_names, load_rows
 from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.parameters import FORMAT_KEY, PLAIN_VERSION, SLOT_PREFIX, Parameters, decode_parameters, encode_parameters
+from yester.store.replacing import check_owner, take_place
 from yester.store.salvage import DataFile, Row
 from yester.store.segments import Codec, guess_header, segment_length
 from yester.store.snapshots import GENERATION_KEY, StoredSnapshot, snapshot_key
@@ -93,7 +94,8 @@ def rebuild(path: Path, report: PagesReport, progress: CheckProgress, unlock: "U
     Raises:
         CorruptionError: nothing in the file is from a store. FormatError: a newer release made it.
         LockedError: it is encrypted, and nobody knows its key; or its slots are lost, and nobody can.
-        StoreFullError, StoreAccessError: the new file could not be written. With each of these nothing was changed.
+        StoreFullError, StoreAccessError: the new file could not be written, or not be given to whom the store belongs. With each of these
+            nothing was changed, except where the message of the last says otherwise.
     """
     folder = path / _NEW_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,6 +110,7 @@ def rebuild(path: Path, report: PagesReport, progress: CheckProgress, unlock: "U
         if disk.f_bavail * disk.f_frsize < needed:
             message = f"there is no room for a new data file in {path}: it takes up to {needed >> 20} MiB; nothing was changed"
             raise StoreFullError(message, hint="free space on that disk, or repair a copy on another one")
+        check_owner(path, folder)
         with DataFile(path) as old, Environment(folder, create=True) as new:
             _Rebuild(old, new, report, progress).run(path, unlock)
         _take_place(path, folder, report)
@@ -119,17 +122,44 @@ def _take_place(path: Path, folder: Path, report: PagesReport) -> None:
     """Have the new file take the place of the old one, at once, and keep that under another name."""
     kept = path / f"{DATA_FILE}.damaged-{snapshot_name(time.time_ns())}"
     try:
-        sync_folder(folder)
+        _keep(path / DATA_FILE, kept)
         try:
-            os.link(path / DATA_FILE, kept)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path / DATA_FILE, kept)
-        os.replace(folder / DATA_FILE, path / DATA_FILE)
-        sync_folder(path)
+            sync_folder(folder)
+            sync_folder(path)
+            take_place(path, folder)
+        except BaseException:
+            kept.unlink(missing_ok=True)
+            raise
     except OSError as error:
         message = f"the new data file of {path} could not take the place of the old one: {error.strerror}; nothing was changed"
-        raise StoreAccessError(message) from error
+        raise StoreAccessError(message, hint="see whether that disk is full, or sound; then repair again") from error
     report.kept_as = kept
+    try:
+        sync_folder(path)
+    except OSError as error:
+        message = (
+            f"the new data file of {path} took the place of the old one, which is kept as {kept}, but that may not be on the disk: "
+            f"{error.strerror}; after a power loss the old one may be back"
+        )
+        raise StoreAccessError(message, hint="see whether that disk is sound; then repair again, for the other steps") from error
+
+
+def _keep(old: Path, kept: Path) -> None:
+    """Have the old file under another name as well. It may be the only copy, so it is on the disk before anything else is done."""
+    try:
+        os.link(old, kept)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        try:
+            with old.open("rb") as source, kept.open("xb") as copy:
+                os.fchmod(copy.fileno(), 0o600)
+                shutil.copyfileobj(source, copy, 1 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())
+        except BaseException:
+            kept.unlink(missing_ok=True)
+            raise
 
 
 class _Rebuild:
