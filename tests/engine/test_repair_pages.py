@@ -28,6 +28,7 @@ from yester.store.datafile import DATA_FILE
 from yester.store.live import LiveFolders
 from yester.store.lmdb import Environment, Table
 from yester.store.salvage import DataFile
+from yester.store.snapshots import snapshot_key
 from yester.store.store import Store
 
 PAGE = 4096
@@ -86,6 +87,7 @@ def test_what_can_be_made_again_is(path: Path, table: Table) -> None:
         assert store.environment.get(Table.META, b"of a later release") == b"kept"
 
 
+@pytest.mark.expect_log("are not those that were recorded")
 def test_what_snapshots_on_a_lost_page_named_is_kept_and_no_prune_takes_it(path: Path) -> None:
     with Store.open(path, unlock=unlock) as store:
         roots = {one.snapshot.root.tree for one in store.snapshots()}
@@ -98,7 +100,36 @@ def test_what_snapshots_on_a_lost_page_named_is_kept_and_no_prune_takes_it(path:
         [stored] = store.snapshots()
         found = TreeReader(store.reader()).read(stored.snapshot.root.tree).entries
         assert roots == {entry.tree for entry in found}
+        if store.environment.key is not None:
+            with pytest.raises(CorruptionError, match="nothing was freed"):
+                prune(store, grace_ns=10**17)
+            store.accept_snapshots()
         assert prune(store, grace_ns=10**17).dead_chunks == 0
+
+
+@pytest.mark.expect_log("are not those that were recorded")
+@pytest.mark.parametrize("path", [True], ids=["encrypted"], indirect=True)
+def test_snapshots_that_somebody_without_the_key_took_away_are_told_of(path: Path) -> None:
+    """Damaging a page besides must not be a way to have the rest believed."""
+    with Store.open(path, unlock=unlock) as store:
+        changes = store.changes()
+        [first, *kept] = store.snapshots()
+    with Environment(path) as environment:
+        with environment.read() as view:
+            key = next(key for key, _ in view.iterate_stored(Table.SNAPSHOTS) if key.endswith(snapshot_key(first.snapshot)[-8:]))
+        environment.write(lambda transaction: transaction.delete(Table.SNAPSHOTS, key))
+    zero_page(path, page_of(path, Table.CHUNKS))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.is_listing_doubtful
+    assert not report.is_whole
+    with Store.open(path, unlock=unlock) as store:
+        assert [one for one in store.snapshots() if one.snapshot.source != "recovered"] == kept
+        store.pin(store.snapshots()[0].id, now_ns=T0_NS)
+        assert "are not those that were recorded" in store.snapshots_problem()
+        store.accept_snapshots()
+        assert not store.snapshots_problem()
+        assert store.changes() > changes
 
 
 def test_without_the_page_that_names_the_tables_all_is_found_by_its_bytes(path: Path) -> None:

@@ -133,6 +133,9 @@ def _print_pages(pages: PagesReport, *, dry_run: bool) -> None:
     print(f"{pages.segments} segments were found{stray}; {pages.unreadable_segments} cannot be read")
     stray = f", {pages.stray_snapshots} of them by their bytes alone: some may have been forgotten before" if pages.stray_snapshots else ""
     print(f"{pages.snapshots} snapshots were found{stray}")
+    if pages.is_listing_doubtful:
+        print("these are not the snapshots that were recorded: some are lost by the damage, or somebody without the key has changed them;")
+        print("if they are all that can be (`yester snapshots`), take them as they are with `yester key accept`")
     for name in pages.lost_live_folders:
         version = f"live/{show_text(name)}"
         print(f"live folder {show_text(name)}: what was in no version yet is lost; `yester live MNT --from {version}` begins with the last")
@@ -227,6 +230,7 @@ def _pages_json(pages: PagesReport) -> dict[str, object]:
         "recovered": pages.recovered.snapshot.name if pages.recovered is not None else None,
         "recovered_folders": pages.recovered_folders,
         "lost_live_folders": pages.lost_live_folders,
+        "listing_doubtful": pages.is_listing_doubtful,
         "has_new_parameters": pages.has_new_parameters,
         "unreadable_bytes": pages.unreadable_bytes,
     }
