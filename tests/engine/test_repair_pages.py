@@ -9,6 +9,8 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,7 @@ from tests.encrypted import unlock
 from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
 from tests.engine.sandbox import MakeStore
 from yester.core.node_row import NodeRow
+from yester.engine import repair as repair_module
 from yester.engine import repair_pages as repair_pages_module
 from yester.engine.check import check
 from yester.engine.prune import prune
@@ -25,6 +28,7 @@ from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.trees import TreeReader
 from yester.errors import BusyError, CorruptionError, LockedError, StoreAccessError
 from yester.store.datafile import DATA_FILE
+from yester.store.folder import lock_for_repair
 from yester.store.live import LiveFolders
 from yester.store.lmdb import Environment, Table
 from yester.store.salvage import DataFile
@@ -350,3 +354,21 @@ def test_a_folder_that_cannot_be_synced_is_told_of_as_it_is(path: Path, monkeypa
     assert ((path / DATA_FILE).read_bytes() == before) == (fails < 3)
     assert [one.read_bytes() for one in kept] == ([] if fails < 3 else [before])
     assert mend(path).is_whole
+
+
+def test_who_comes_while_pages_are_repaired_is_refused_and_does_not_end_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup that could open the store, and then waited for its lock, would keep the repair from having the store alone."""
+    zero_page(path, page_of(path, Table.CHUNKS))
+    refused: list[bool] = []
+
+    @contextmanager
+    def lock(path: Path) -> Iterator[None]:
+        with pytest.raises(BusyError, match="compacted or repaired"):
+            Store.open(path, unlock=unlock)
+        refused.append(True)
+        with lock_for_repair(path):
+            yield
+
+    monkeypatch.setattr(repair_module, "lock_for_repair", lock)
+    assert mend(path).is_whole
+    assert refused

@@ -40,7 +40,7 @@ from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundE
 from yester.store.chunks import SEGMENTS_MAX, count_sweep, last_segment, remove_segments, segment_key
 from yester.store.copying import check_copy_folder, copy_data_file
 from yester.store.damage import note_damaged
-from yester.store.folder import lock_for_repair, use_alone
+from yester.store.folder import check_store, lock_for_repair, use_alone
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
 from yester.store.snapshots import StoredSnapshot
@@ -119,14 +119,22 @@ def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = 
     """
     progress = progress or CheckProgress()
     report = RepairReport()
-    with ExitStack() as stack:
+    check_store(path)
+    problems = _page_problems(path, progress)
+    with ExitStack() as stack, ExitStack() as alone:
         if not options.is_dry_run:
+            if problems:
+                alone.enter_context(use_alone(path))
             stack.enter_context(lock_for_repair(path))
             if options.copy_to is not None:
                 check_copy_folder(path, options.copy_to)
-        _repair_pages(path, options, report, progress, unlock)
-        if report.pages is not None and options.is_dry_run:
-            return report
+        if problems:
+            report.pages = PagesReport(problems)
+            if options.is_dry_run:
+                report.after = CheckReport(tuple(Finding(FindingKind.DATABASE, problem) for problem in problems[:FINDINGS_MAX]))
+                return report
+            _repair_pages(path, options, report, progress, unlock)
+        alone.close()
         with Store.open(path, readonly=options.is_dry_run, unlock=unlock) as store:
             if not options.is_dry_run:
                 if store.environment.readonly:
@@ -140,19 +148,12 @@ def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = 
 
 
 def _repair_pages(path: Path, options: RepairOptions, report: RepairReport, progress: CheckProgress, unlock: "Unlock | None") -> None:
-    """Step 1. In a dry run it is only told that it would be done: what can be read is known when it was."""
-    problems = _page_problems(path, progress)
-    if not problems:
-        return
-    report.pages = PagesReport(problems)
-    if options.is_dry_run:
-        report.after = CheckReport(tuple(Finding(FindingKind.DATABASE, problem) for problem in problems[:FINDINGS_MAX]))
-        return
-    with use_alone(path):
-        if options.copy_to is not None:
-            progress.begin("copy of the store")
-            report.copied_bytes = copy_data_file(path, options.copy_to)
-        rebuild(path, report.pages, progress, unlock)
+    """Step 1. There is none in a dry run: what can be read is known when it was."""
+    assert report.pages is not None
+    if options.copy_to is not None:
+        progress.begin("copy of the store")
+        report.copied_bytes = copy_data_file(path, options.copy_to)
+    rebuild(path, report.pages, progress, unlock)
 
 
 def _page_problems(path: Path, progress: CheckProgress) -> list[str]:
