@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,11 +25,11 @@ from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.repair_records import RecordAction, RecordChange, plan_records
 from yester.engine.trees import TreeReader
 from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError
-from yester.store.chunks import Location, segment_key
+from yester.store.chunks import SWEEPS_KEY, Location, segment_key
 from yester.store.damage import count_damaged, note_damaged
 from yester.store.datafile import DATA_FILE
 from yester.store.live import LiveFolders
-from yester.store.lmdb import ReadTransaction, Table
+from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
 from yester.store.snapshots import snapshot_key
 from yester.store.store import Store
@@ -263,6 +263,27 @@ def test_index_entries_that_lead_astray_are_put_right(patient: Sandbox) -> None:
     report = mend(patient)
     assert_whole(patient, report)
     assert (report.from_segments, report.dropped_entries) == (4, 2)
+
+
+def test_entries_are_removed_in_a_transaction_that_counts_as_a_sweep(patient: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup that asked for such a chunk before would else publish a tree that names it."""
+    publish(patient.store, {"a": b"1"})
+    put(patient.store, Table.CHUNKS, b"\7" * 32, Location(1, 77).pack())
+    write, removing = Environment.write, []
+
+    def watched(environment: Environment, apply: Callable[[WriteTransaction], object]) -> object:
+        def compare(transaction: WriteTransaction) -> object:
+            rows, sweeps = transaction.count(Table.CHUNKS), bytes(transaction.get(Table.META, SWEEPS_KEY) or b"")
+            result = apply(transaction)
+            if transaction.count(Table.CHUNKS) < rows:
+                removing.append(bytes(transaction.get(Table.META, SWEEPS_KEY) or b"") != sweeps)
+            return result
+
+        return write(environment, compare)
+
+    monkeypatch.setattr(Environment, "write", watched)
+    assert mend(patient).dropped_entries == 1
+    assert removing == [True]
 
 
 @pytest.mark.parametrize("key", [b"short", b"x" * 40, bytes(9), b"\xff" * 8, b"\0" + b"\xff" * 7])
