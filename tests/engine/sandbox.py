@@ -14,6 +14,7 @@ from yester.core.records import Entry
 from yester.engine.backup import BackupOptions, BackupResult, back_up
 from yester.engine.files import FileReader
 from yester.engine.trees import TreeReader
+from yester.store.snapshots import StoredSnapshot
 from yester.store.store import Store
 
 both_kinds = pytest.mark.parametrize("store", [False, True], ids=["plain", "encrypted"], indirect=True)
@@ -62,17 +63,17 @@ class Sandbox:
             os.utime(path)
         return path
 
-    def read(self, path: str | bytes, result: BackupResult | None = None) -> bytes:
+    def read(self, path: str | bytes, result: BackupResult | StoredSnapshot | None = None) -> bytes:
         """A file's bytes in the snapshot of a run; of the newest if none is named."""
         entry = self.entry(path, result)
         return bytes(FileReader(self.store.reader(), entry.file_content, entry.size).read(0, entry.size))
 
-    def entry(self, path: str | bytes, result: BackupResult | None = None) -> Entry:
+    def entry(self, path: str | bytes, result: BackupResult | StoredSnapshot | None = None) -> Entry:
         """The entry at a path."""
         root = (result or self.results[-1]).snapshot.root
         return TreeReader(self.store.reader()).get(root, os.fsencode(path))
 
-    def names(self, path: str | bytes = b"", result: BackupResult | None = None) -> list[bytes]:
+    def names(self, path: str | bytes = b"", result: BackupResult | StoredSnapshot | None = None) -> list[bytes]:
         """The names in a folder."""
         return [entry.name for entry in TreeReader(self.store.reader()).read(self.entry(path, result).tree).entries]
 

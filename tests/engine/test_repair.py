@@ -4,7 +4,9 @@
 import os
 import random
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +18,32 @@ from tests.engine.sandbox import MakeStore, Sandbox
 from yester.core.content import Content, Span, iter_spans, read_list, unpack_spans
 from yester.core.ids import ChunkId, chunk_id, snapshot_id
 from yester.core.records import RECORD_VERSION, Forgotten, encode_forgotten
+from yester.engine import repair as repair_module
 from yester.engine.check import check
+from yester.engine.prune import prune
 from yester.engine.repair import RepairOptions, RepairReport, repair
+from yester.engine.repair_records import RecordAction, RecordChange, plan_records
+from yester.engine.trees import TreeReader
 from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError
-from yester.store.chunks import Location, segment_key
+from yester.store.chunks import SWEEPS_KEY, Location, segment_key
 from yester.store.damage import count_damaged, note_damaged
 from yester.store.datafile import DATA_FILE
 from yester.store.live import LiveFolders
-from yester.store.lmdb import Table
+from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
+from yester.store.snapshots import snapshot_key
 from yester.store.store import Store
 
 BIG = random.Random(1).randbytes(30_000)
 """With small chunks: a file with a span list."""
+
+FORGET = """
+import sys
+from pathlib import Path
+from yester.store.store import Store
+with Store.open(Path(sys.argv[1])) as store:
+    store.forget([bytes.fromhex(sys.argv[2])], now_ns=1)
+"""
 
 
 both_kinds = pytest.mark.parametrize("patient", [False, True], ids=["plain", "encrypted"], indirect=True)
@@ -250,6 +265,27 @@ def test_index_entries_that_lead_astray_are_put_right(patient: Sandbox) -> None:
     assert (report.from_segments, report.dropped_entries) == (4, 2)
 
 
+def test_entries_are_removed_in_a_transaction_that_counts_as_a_sweep(patient: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup that asked for such a chunk before would else publish a tree that names it."""
+    publish(patient.store, {"a": b"1"})
+    put(patient.store, Table.CHUNKS, b"\7" * 32, Location(1, 77).pack())
+    write, removing = Environment.write, []
+
+    def watched(environment: Environment, apply: Callable[[WriteTransaction], object]) -> object:
+        def compare(transaction: WriteTransaction) -> object:
+            rows, sweeps = transaction.count(Table.CHUNKS), bytes(transaction.get(Table.META, SWEEPS_KEY) or b"")
+            result = apply(transaction)
+            if transaction.count(Table.CHUNKS) < rows:
+                removing.append(bytes(transaction.get(Table.META, SWEEPS_KEY) or b"") != sweeps)
+            return result
+
+        return write(environment, compare)
+
+    monkeypatch.setattr(Environment, "write", watched)
+    assert mend(patient).dropped_entries == 1
+    assert removing == [True]
+
+
 @pytest.mark.parametrize("key", [b"short", b"x" * 40, bytes(9), b"\xff" * 8, b"\0" + b"\xff" * 7])
 def test_a_segment_with_a_key_that_is_no_number_gets_one(patient: Sandbox, key: bytes) -> None:
     publish(patient.store, {"a": b"1"})
@@ -404,7 +440,11 @@ def test_lists_of_snapshots_are_made_again_from_their_records(patient: Sandbox) 
     drop(patient.store, Table.SNAPSHOTS, patient.store.environment.get(Table.SNAPSHOT_IDS, stored[1].id) or b"")
     report = mend(patient)
     assert_whole(patient, report)
-    assert len(report.records) == 3
+    assert [(record.action, record.source, record.id) for record in report.records] == [
+        (RecordAction.FILED, "docs", stored[1].id),
+        (RecordAction.LISTED, "docs", stored[0].id),
+        (RecordAction.UNLISTED, "docs", b"\1" * 32),
+    ]
     assert patient.store.snapshots() == stored
     assert [patient.store.find_snapshots_by_id(one.id.hex()) for one in stored] == [[one] for one in stored]
 
@@ -422,6 +462,83 @@ def test_a_record_that_is_none_is_taken_away_and_said(patient: Sandbox) -> None:
     assert patient.store.snapshots_generation() != generation
 
 
+@both_kinds
+def test_what_a_lost_record_named_is_kept_and_no_prune_takes_it(patient: Sandbox) -> None:
+    patient.write("d/a", b"only here")
+    patient.write("b", BIG)
+    stored = patient.back_up()
+    for path in ("d/a", "b"):
+        patient.write(path, b"changed")
+    patient.back_up()
+    flip(patient.store, Table.SNAPSHOTS, snapshot_key(stored.snapshot), 1, 0x80)
+    with pytest.raises(CorruptionError, match=r"cannot be read.*; what it names is not known, so nothing was freed") as refused:
+        prune(patient.store, grace_ns=0)
+    assert "yester repair" in (refused.value.hint or "")
+    dry = mend(patient, RepairOptions(is_dry_run=True))
+    report = mend(patient)
+    assert (dry.recovered_folders, report.recovered_folders) == (1, 1)
+    assert not dry.is_whole
+    assert not report.is_whole
+    assert report.after.findings == ()
+    assert report.recovered is not None
+    assert prune(patient.store, grace_ns=0).dead_chunks == 0
+    [name] = [entry.name for entry in TreeReader(patient.store.reader()).read(report.recovered.snapshot.root.tree).entries]
+    assert patient.read(f"{name.decode()}/d/a", report.recovered) == b"only here"
+    assert patient.read(f"{name.decode()}/b", report.recovered) == BIG
+    assert list(patient.store.pins()) == [report.recovered.id]
+    assert_whole(patient, again := mend(patient))
+    assert again.is_whole
+
+
+def test_a_repair_that_ended_before_it_took_a_record_away_keeps_no_folder_twice(patient: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was lost is known only while the damaged record is there, so that goes last."""
+    stored = publish(patient.store, {"a": b"1"})
+    put(patient.store, Table.SNAPSHOTS, snapshot_key(stored.snapshot), b"junk")
+
+    def end(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("yester.engine.repair._Repair._plan", end)
+        with pytest.raises(KeyboardInterrupt):
+            mend(patient)
+    report = mend(patient)
+    assert report.after.findings == ()
+    assert not report.is_whole
+    assert [found.snapshot.source for found in patient.store.snapshots()] == ["recovered"]
+
+
+def test_a_lost_record_costs_no_folder_that_is_in_parts_and_a_remnant_no_prune(patient: Sandbox) -> None:
+    stored = publish(patient.store, {f"f{number:02}": {"deep": b"%d" % number} for number in range(40)})
+    publish(patient.store, {"b": {"x": b"gone", "y": {"z": b"kept"}}})
+    for one in patient.store.snapshots():
+        put(patient.store, Table.SNAPSHOTS, snapshot_key(one.snapshot), b"junk")
+    drop(patient.store, Table.CHUNKS, chunk_id(b"gone"))
+    with patient.store.environment.read() as view:
+        segments = [key for key, value in view.iterate(Table.SEGMENTS) if parse_header(value, None).kind is Kind.DATA]
+    drop(patient.store, Table.SEGMENTS, segments[-1])
+    report = mend(patient)
+    assert report.recovered is not None
+    assert report.recovered_folders == 2
+    assert report.after.findings
+    assert report.after.is_as_known
+    assert prune(patient.store, grace_ns=0).dead_chunks == 0
+    name = stored.snapshot.root.tree.hex()[:16]
+    assert patient.read(f"{name}/f17/deep", report.recovered) == b"17"
+
+
+def test_a_record_whose_root_was_changed_costs_no_data(patient: Sandbox) -> None:
+    """It can be decoded; only the list of ids tells that it is not what was written."""
+    stored = publish(patient.store, {"a": b"1"})
+    record = patient.store.environment.get(Table.SNAPSHOTS, snapshot_key(stored.snapshot)) or b""
+    root = stored.snapshot.root.tree
+    put(patient.store, Table.SNAPSHOTS, snapshot_key(stored.snapshot), record.replace(root, bytes([root[0] ^ 1]) + root[1:]))
+    report = mend(patient)
+    assert report.recovered is not None
+    assert prune(patient.store, grace_ns=0).dead_chunks == 0
+    assert patient.read(f"{root.hex()[:16]}/a", report.recovered) == b"1"
+
+
 def test_a_record_that_was_changed_stays_under_the_id_it_has_now(patient: Sandbox) -> None:
     stored = publish(patient.store, {"a": b"1"})
     key = patient.store.environment.get(Table.SNAPSHOT_IDS, stored.id) or b""
@@ -431,6 +548,28 @@ def test_a_record_that_was_changed_stays_under_the_id_it_has_now(patient: Sandbo
     assert_whole(patient, report)
     assert [found.id for found in patient.store.snapshots()] == [snapshot_id(record)]
     assert len(report.records) == 2
+
+
+def test_a_snapshot_that_is_forgotten_meanwhile_stays_forgotten(patient: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing locks out who forgets: a plan that is not true any more is not carried out."""
+    stored = [publish(patient.store, {"a": b"%d" % number}) for number in range(2)]
+    record = patient.store.environment.get(Table.SNAPSHOTS, snapshot_key(stored[0].snapshot)) or b""
+    drop(patient.store, Table.SNAPSHOTS, snapshot_key(stored[0].snapshot))
+    put(patient.store, Table.SNAPSHOTS, b"wrong\0" + bytes(8), record)
+    put(patient.store, Table.SNAPSHOT_IDS, stored[0].id, b"wrong\0" + bytes(8))
+
+    def plan(view: ReadTransaction) -> list[RecordChange]:
+        changes = plan_records(view)
+        assert [change.action for change in changes] == [RecordAction.FILED, RecordAction.LISTED]
+        subprocess.run([sys.executable, "-c", FORGET, patient.store.path, stored[0].id.hex()], check=True)
+        return changes
+
+    monkeypatch.setattr(repair_module, "plan_records", plan)
+    report = mend(patient)
+    assert report.records == []
+    assert patient.store.snapshots() == stored[1:]
+    assert [one.stored for one in patient.store.forgotten_snapshots()] == stored[:1]
+    assert patient.store.find_snapshots_by_id(stored[0].id.hex()) == []
 
 
 # --- how it is done ---------------------------------------------------------------------------------------------------

@@ -4,10 +4,13 @@
 `tests/faults/test_repair.py` does damage of every kind, here is what needs a certain one.
 """
 
+import errno
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,13 +20,19 @@ from tests.encrypted import unlock
 from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
 from tests.engine.sandbox import MakeStore
 from yester.core.node_row import NodeRow
+from yester.engine import repair as repair_module
+from yester.engine import repair_pages as repair_pages_module
 from yester.engine.check import check
+from yester.engine.prune import prune
 from yester.engine.repair import RepairOptions, RepairReport, repair
-from yester.errors import BusyError, CorruptionError, LockedError
+from yester.engine.trees import TreeReader
+from yester.errors import BusyError, CorruptionError, LockedError, StoreAccessError
 from yester.store.datafile import DATA_FILE
+from yester.store.folder import lock_for_repair
 from yester.store.live import LiveFolders
 from yester.store.lmdb import Environment, Table
 from yester.store.salvage import DataFile
+from yester.store.snapshots import snapshot_key
 from yester.store.store import Store
 
 PAGE = 4096
@@ -80,6 +89,51 @@ def test_what_can_be_made_again_is(path: Path, table: Table) -> None:
     with Store.open(path, unlock=unlock) as store:
         assert (store.snapshots(), store.forgotten_snapshots(), store.pins(), store.parameters) == before
         assert store.environment.get(Table.META, b"of a later release") == b"kept"
+
+
+@pytest.mark.expect_log("are not those that were recorded")
+def test_what_snapshots_on_a_lost_page_named_is_kept_and_no_prune_takes_it(path: Path) -> None:
+    with Store.open(path, unlock=unlock) as store:
+        roots = {one.snapshot.root.tree for one in store.snapshots()}
+    zero_page(path, page_of(path, Table.SNAPSHOTS))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.recovered is not None
+    assert not report.is_whole
+    with Store.open(path, unlock=unlock) as store:
+        [stored] = store.snapshots()
+        found = TreeReader(store.reader()).read(stored.snapshot.root.tree).entries
+        assert roots == {entry.tree for entry in found}
+        if store.environment.key is not None:
+            with pytest.raises(CorruptionError, match="nothing was freed"):
+                prune(store, grace_ns=10**17)
+            store.accept_snapshots()
+        assert prune(store, grace_ns=10**17).dead_chunks == 0
+
+
+@pytest.mark.expect_log("are not those that were recorded")
+@pytest.mark.parametrize("path", [True], ids=["encrypted"], indirect=True)
+def test_snapshots_that_somebody_without_the_key_took_away_are_told_of(path: Path) -> None:
+    """Damaging a page besides must not be a way to have the rest believed."""
+    with Store.open(path, unlock=unlock) as store:
+        changes = store.changes()
+        [first, *kept] = store.snapshots()
+    with Environment(path) as environment:
+        with environment.read() as view:
+            key = next(key for key, _ in view.iterate_stored(Table.SNAPSHOTS) if key.endswith(snapshot_key(first.snapshot)[-8:]))
+        environment.write(lambda transaction: transaction.delete(Table.SNAPSHOTS, key))
+    zero_page(path, page_of(path, Table.CHUNKS))
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.is_listing_doubtful
+    assert not report.is_whole
+    with Store.open(path, unlock=unlock) as store:
+        assert [one for one in store.snapshots() if one.snapshot.source != "recovered"] == kept
+        store.pin(store.snapshots()[0].id, now_ns=T0_NS)
+        assert "are not those that were recorded" in store.snapshots_problem()
+        store.accept_snapshots()
+        assert not store.snapshots_problem()
+        assert store.changes() > changes
 
 
 def test_without_the_page_that_names_the_tables_all_is_found_by_its_bytes(path: Path) -> None:
@@ -230,3 +284,91 @@ def test_it_is_refused_while_a_mount_has_the_old_file(path: Path) -> None:
         assert (path / DATA_FILE).read_bytes() == before
         other.communicate()
     assert mend(path).is_whole
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_new_file_stays_whose_the_old_one_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zero_page(path, page_of(path, Table.CHUNKS))
+    os.chown(path / DATA_FILE, 65534, 65533)
+
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fchown", refuse)
+        with pytest.raises(StoreAccessError, match=r"belongs to another user.*; nothing was changed"):
+            repair(path, RepairOptions(), unlock=unlock)
+    assert mend(path).is_whole
+    found = (path / DATA_FILE).stat()
+    assert (found.st_uid, found.st_gid) == (65534, 65533)
+
+
+def test_without_hard_links_the_old_file_is_on_the_disk_before_the_new_one_takes_its_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the only copy there is."""
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def link(*_paths: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def note_sync(handle: int) -> None:
+        done.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append("replaced" if target.name == DATA_FILE else "")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    report = mend(path)
+    assert report.pages is not None
+    assert report.pages.kept_as is not None
+    assert report.pages.kept_as.read_bytes() == before
+    kept, folder, new, replaced = (done.index(name) for name in (report.pages.kept_as.name, path.name, DATA_FILE, "replaced"))
+    assert kept < folder < new < replaced
+
+
+@pytest.mark.parametrize(("fails", "says"), [(1, "nothing was changed"), (2, "nothing was changed"), (3, "took the place of the old one")])
+def test_a_folder_that_cannot_be_synced_is_told_of_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch, fails: int, says: str) -> None:
+    zero_page(path, page_of(path, Table.CHUNKS))
+    before = (path / DATA_FILE).read_bytes()
+    calls = 0
+
+    def fail(_path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fails:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(repair_pages_module, "sync_folder", fail)
+        with pytest.raises(StoreAccessError, match=says):
+            repair(path, RepairOptions(), unlock=unlock)
+    kept = list(path.glob("data.mdb.damaged-*"))
+    assert ((path / DATA_FILE).read_bytes() == before) == (fails < 3)
+    assert [one.read_bytes() for one in kept] == ([] if fails < 3 else [before])
+    assert mend(path).is_whole
+
+
+def test_who_comes_while_pages_are_repaired_is_refused_and_does_not_end_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup that could open the store, and then waited for its lock, would keep the repair from having the store alone."""
+    zero_page(path, page_of(path, Table.CHUNKS))
+    refused: list[bool] = []
+
+    @contextmanager
+    def lock(path: Path) -> Iterator[None]:
+        with pytest.raises(BusyError, match="compacted or repaired"):
+            Store.open(path, unlock=unlock)
+        refused.append(True)
+        with lock_for_repair(path):
+            yield
+
+    monkeypatch.setattr(repair_module, "lock_for_repair", lock)
+    assert mend(path).is_whole
+    assert refused

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from yester.errors import BusyError, CorruptionError, StoreFullError
+from yester.errors import BusyError, CorruptionError, StoreAccessError, StoreFullError
 from yester.store import compact as compact_module
 from yester.store.compact import compact
 from yester.store.datafile import DATA_FILE
@@ -153,3 +153,24 @@ with Store.open(path, readonly=True) as store:
     assert (
         done.stdout == f"{path / 'use.lock'} cannot be opened or made, so the store was not opened for writing; nothing was changed\n[]\n"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_file_stays_whose_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could not open a store any more that root has compacted."""
+    os.chown(path / DATA_FILE, 65534, 65533)
+    os.chmod(path / DATA_FILE, 0o640)
+    compact(path)
+    found = (path / DATA_FILE).stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65533, 0o640)
+
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    monkeypatch.setattr(Environment, "copy_to", refuse)
+    before = (path / DATA_FILE).read_bytes()
+    with pytest.raises(StoreAccessError, match=r"belongs to another user.*; nothing was changed"):
+        compact(path)
+    assert (path / DATA_FILE).read_bytes() == before
+    assert not (path / COMPACT_FOLDER).exists()

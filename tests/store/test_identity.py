@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Telling a store's own data file from a copy."""
 
+import errno
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from yester.errors import CorruptionError
 from yester.store import folder as folder_module
+from yester.store import identity as identity_module
 from yester.store.datafile import DATA_FILE
 from yester.store.identity import IDENTITY_FILE, is_own_file, remember_file
 from yester.store.lmdb import are_pages_sound
@@ -94,3 +97,34 @@ def test_a_copy_whose_pages_do_not_belong_together_is_refused_before_lmdb_gets_i
     with pytest.raises(CorruptionError, match="was copied, moved or restored, and its database is not whole"):
         Store.open(copy)
     assert IDENTITY_FILE not in os.listdir(copy)
+
+
+def test_a_copy_that_got_the_same_inode_number_is_looked_at(path: Path, looks: list[Path]) -> None:
+    """As ext4 does for whoever removes the file and puts back a copy."""
+    before = (path / DATA_FILE).stat().st_ino
+    if not identity_module._generation(path / DATA_FILE):
+        pytest.skip("this file system has no generations")
+    copy = path.parent / "copy"
+    shutil.copy(path / DATA_FILE, copy)
+    for _ in range(50):
+        (path / DATA_FILE).unlink()
+        shutil.copy(copy, path / DATA_FILE)
+        if (path / DATA_FILE).stat().st_ino == before:
+            break
+    else:
+        pytest.skip("this file system gives no inode number twice in a row")
+    Store.open(path).close()
+    assert looks == [path]
+
+
+def test_without_generations_files_are_told_by_their_inodes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    assert not is_own_file(path) or (path / IDENTITY_FILE).read_bytes().endswith(b" 0\n")
+    remember_file(path)
+    assert is_own_file(path)
+    shutil.copy(path / DATA_FILE, path / "new")
+    (path / "new").replace(path / DATA_FILE)
+    assert not is_own_file(path)

@@ -16,7 +16,7 @@ from tests.encrypted import KEY, OTHER_KEY
 from yester.core.ids import chunk_id
 from yester.errors import CorruptionError, FormatError
 from yester.store import segments as segments_module
-from yester.store.segments import CHUNKS_MAX, RAW_BYTES_MAX, Codec, Compression, Kind, parse_header
+from yester.store.segments import CHUNKS_MAX, RAW_BYTES_MAX, Codec, Compression, Kind, guess_header, parse_header
 
 HEADER_BYTES = 20
 TEXT = [b"chunk %d " % number * 50 for number in range(40)]
@@ -240,3 +240,14 @@ def test_how_long_a_sealed_segment_is_tells_only_its_pages(sizes: list[int]) -> 
     stored = Codec(KEY).encode(Kind.DATA, [os.urandom(size) for size in sizes])
     assert (len(stored) + 16) % 4096 == 0
     assert len(stored) - sum(sizes) < 4096 + 36 + 32 + 256 + 4 * len(sizes) + 12
+
+
+@pytest.mark.parametrize("byte", [0, 3, 255])
+@pytest.mark.parametrize("kind", Kind)
+def test_a_segment_whose_kind_is_lost_is_one_of_trees(kind: Kind, byte: int) -> None:
+    """A prune follows what is in those, and removes data with all that names it gone: trees that were called data would dangle."""
+    stored = bytearray(Codec().encode(kind, TEXT))
+    stored[3] = byte
+    guess = guess_header(bytes(stored), None)
+    assert guess is not None
+    assert parse_header(guess, None).kind is Kind.TREE

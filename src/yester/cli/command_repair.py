@@ -3,6 +3,7 @@
 
 from pathlib import Path
 from threading import Lock
+from typing import assert_never
 
 import click
 
@@ -14,8 +15,11 @@ from yester.cli.progress import show_progress, show_steps
 from yester.engine.check_report import CheckReport
 from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.repair_pages import PagesReport
+from yester.engine.repair_records import RecordAction, RecordChange
 from yester.engine.steps import StepProgress
 from yester.errors import UsageError
+from yester.store.lmdb import Table
+from yester.store.snapshots import StoredSnapshot
 
 SOME_STAYS_DAMAGED = 3
 _FILES_SHOWN = 20
@@ -44,7 +48,8 @@ def command(copy_to: Path | None, no_copy: bool, dry_run: bool, store_path: Path
       yester repair --copy-to /mnt/disk/store-before-repair
       yester repair --no-copy
 
-    Exit status: 0 done and nothing is damaged (any more), 1 failed, 2 wrong usage, 3 done but some files stay damaged.
+    Exit status: 0 done and nothing is damaged (any more), 1 failed, 2 wrong usage, 3 done but some files stay damaged, or the record of
+    a snapshot is lost.
     """
     if copy_to is not None and no_copy:
         message = "--copy-to asks for a copy and --no-copy for none; nothing was changed"
@@ -78,8 +83,31 @@ def _print_report(report: RepairReport, copy_to: Path | None, *, dry_run: bool) 
         if dry_run:
             return
     print(f"{show_size(report.read_bytes)} read and hashed")
+    _print_changes(report)
+    print(f"put back: {report.from_segments} chunks from elsewhere in the store, {report.from_files} from files of this computer")
+    for found in report.found_in[:_FILES_SHOWN]:
+        print(f"  {found.chunks} from {show_name(found.path)}")
+    if len(report.found_in) > _FILES_SHOWN:
+        print("  and more")
+    if report.is_whole:
+        print("nothing would stay damaged" if dry_run else "nothing is damaged any more")
+        return
+    if report.after.is_whole:
+        print("records of snapshots are lost; everything else is whole")
+        return
+    noted = f"{report.newly_lost} chunks more than before are" if report.newly_lost else "no more chunks than before are"
+    print(f"{noted} lost; this stays damaged, and everything else is whole:")
+    _print_damage(report.after)
+
+
+def _print_changes(report: RepairReport) -> None:
+    """What was done to records, segments and the index."""
+    if report.pages is not None and report.pages.recovered is not None:
+        print(_show_recovered(report.pages.recovered, report.pages.recovered_folders))
     for record in report.records:
-        print(show_text(record))
+        print(show_text(_show_record(record)))
+    if report.recovered_folders:
+        print(_show_recovered(report.recovered, report.recovered_folders))
     if report.mended_segments:
         print(f"{report.mended_segments} segments had a damaged header, which was made again")
     if report.foreign_segments:
@@ -90,17 +118,6 @@ def _print_report(report: RepairReport, copy_to: Path | None, *, dry_run: bool) 
         print(f"{report.dropped_entries} entries of the chunk index that led to something else were taken away")
     if report.forgotten_folders:
         print(f"{report.forgotten_folders} folders will be read anew by the next backup")
-    print(f"put back: {report.from_segments} chunks from elsewhere in the store, {report.from_files} from files of this computer")
-    for found in report.found_in[:_FILES_SHOWN]:
-        print(f"  {found.chunks} from {show_name(found.path)}")
-    if len(report.found_in) > _FILES_SHOWN:
-        print("  and more")
-    if report.is_whole:
-        print("nothing would stay damaged" if dry_run else "nothing is damaged any more")
-        return
-    noted = f"{report.newly_lost} chunks more than before are" if report.newly_lost else "no more chunks than before are"
-    print(f"{noted} lost; this stays damaged, and everything else is whole:")
-    _print_damage(report.after)
 
 
 def _print_pages(pages: PagesReport, *, dry_run: bool) -> None:
@@ -117,6 +134,9 @@ def _print_pages(pages: PagesReport, *, dry_run: bool) -> None:
     print(f"{pages.segments} segments were found{stray}; {pages.unreadable_segments} cannot be read")
     stray = f", {pages.stray_snapshots} of them by their bytes alone: some may have been forgotten before" if pages.stray_snapshots else ""
     print(f"{pages.snapshots} snapshots were found{stray}")
+    if pages.is_listing_doubtful:
+        print("these are not the snapshots that were recorded: some are lost by the damage, or somebody without the key has changed them;")
+        print("if they are all that can be (`yester snapshots`), take them as they are with `yester key accept`")
     for name in pages.lost_live_folders:
         version = f"live/{show_text(name)}"
         print(f"live folder {show_text(name)}: what was in no version yet is lost; `yester live MNT --from {version}` begins with the last")
@@ -154,10 +174,48 @@ def _report_json(report: RepairReport, *, dry_run: bool) -> dict[str, object]:
         "dropped_segments": report.dropped_segments,
         "mended_segments": report.mended_segments,
         "foreign_segments": report.foreign_segments,
-        "records": report.records,
+        "records": [_record_json(record) for record in report.records],
+        "recovered": report.recovered.snapshot.name if report.recovered is not None else None,
+        "recovered_folders": report.recovered_folders,
         "forgotten_folders": report.forgotten_folders,
         "findings": [finding_json(finding) for finding in report.after.findings],
         "findings_more": report.after.findings_more,
+    }
+
+
+def _show_record(change: RecordChange) -> str:
+    id_ = change.id.hex()[:12] if change.id is not None else ""
+    what = "a forgotten snapshot" if change.table is Table.FORGOTTEN else "a snapshot"
+    match change.action:
+        case RecordAction.TAKEN_AWAY:
+            return f"the record of {what} of {change.source!r} was taken away: {change.problem}"
+        case RecordAction.FILED:
+            return f"{what} of {change.source!r}, {id_}, was filed as what it says that it is"
+        case RecordAction.LISTED:
+            return f"snapshot {id_} of {change.source!r} was listed again under its id"
+        case RecordAction.UNLISTED:
+            return f"snapshot {id_} of {change.source!r} was listed, and there is no such record: it is not any more"
+        case RecordAction.FORGOTTEN_SEEN:
+            return "what backups remember of a folder was taken away"
+        case _:
+            assert_never(change.action)
+
+
+def _show_recovered(recovered: StoredSnapshot | None, count: int) -> str:
+    folders = "1 folder" if count == 1 else f"{count} folders"
+    if recovered is None:
+        return f"{folders} to which no snapshot leads would be kept in a snapshot of the source `recovered`"
+    name = f"{recovered.snapshot.source}@{recovered.snapshot.name}"
+    return f"{folders} to which no snapshot leads any more: `yester ls {name}` shows them; that snapshot is pinned"
+
+
+def _record_json(change: RecordChange) -> dict[str, object]:
+    return {
+        "table": change.table.value.decode(),
+        "source": change.source,
+        "id": change.id.hex() if change.id is not None else None,
+        "action": change.action.value,
+        "problem": change.problem,
     }
 
 
@@ -170,7 +228,10 @@ def _pages_json(pages: PagesReport) -> dict[str, object]:
         "unreadable_segments": pages.unreadable_segments,
         "snapshots": pages.snapshots,
         "stray_snapshots": pages.stray_snapshots,
+        "recovered": pages.recovered.snapshot.name if pages.recovered is not None else None,
+        "recovered_folders": pages.recovered_folders,
         "lost_live_folders": pages.lost_live_folders,
+        "listing_doubtful": pages.is_listing_doubtful,
         "has_new_parameters": pages.has_new_parameters,
         "unreadable_bytes": pages.unreadable_bytes,
     }

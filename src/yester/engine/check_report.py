@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from yester.core.ids import ChunkId
-from yester.engine.steps import StepProgress
 from yester.store.snapshots import StoredSnapshot
-
-CheckProgress = StepProgress
-"""What repairs call it."""
 
 
 class FindingKind(Enum):

@@ -35,6 +35,8 @@ _LISTED = 4
 _SEEN_MAX = 500_000
 """What was seen of contents is forgotten then: 60 MB."""
 
+_FORGOTTEN_RECORD = "the record of a forgotten snapshot"
+
 
 class Marker:
     """Marks. Takes a view with each call: marks of one stay true in a later one, as chunks do not change."""
@@ -56,7 +58,7 @@ class Marker:
         """Mark what snapshots need; how many there are."""
         count = 0
         for _, record in view.iterate(Table.SNAPSHOTS):
-            self.mark_snapshot(view, decode_snapshot(bytes(record)))
+            self.mark_snapshot(view, _decode(bytes(record), "the record of a snapshot"))
             count += 1
         return count
 
@@ -64,8 +66,9 @@ class Marker:
         """Mark what forgotten snapshots need, except these rows, by their keys: one had back and forgotten again is another."""
         if view.has_table(Table.FORGOTTEN):
             for key, value in view.iterate(Table.FORGOTTEN):
-                if decode_forgotten(value) != but.get(key):
-                    self.mark_snapshot(view, decode_snapshot(decode_forgotten(value).record))
+                forgotten = _decode_forgotten(value)
+                if forgotten != but.get(key):
+                    self.mark_snapshot(view, _decode(forgotten.record, _FORGOTTEN_RECORD))
 
     def mark_snapshot(self, view: ReadTransaction, snapshot: Snapshot) -> None:
         """Mark what one snapshot needs."""
@@ -248,6 +251,28 @@ class _Source:
     def read(self, chunk: ChunkId) -> memoryview:
         """See `Marker.read`."""
         return self._marker.read(self._view, chunk)
+
+
+def _decode(record: bytes, what: str) -> Snapshot:
+    """The snapshot of a record, whose roots must be known before anything can be freed."""
+    try:
+        return decode_snapshot(record)
+    except (CorruptionError, FormatError) as error:
+        raise _unreadable_record(error, what) from error
+
+
+def _decode_forgotten(value: memoryview) -> Forgotten:
+    try:
+        return decode_forgotten(value)
+    except (CorruptionError, FormatError) as error:
+        raise _unreadable_record(error, _FORGOTTEN_RECORD) from error
+
+
+def _unreadable_record(error: CorruptionError | FormatError, what: str) -> YesterError:
+    message = f"{what} cannot be read: {error.message}; what it names is not known, so nothing was freed"
+    if isinstance(error, FormatError):
+        return FormatError(message, hint=error.hint)
+    return CorruptionError(message, hint="run `yester check`, then `yester repair`, then prune again")
 
 
 def _unreadable(chunk: ChunkId, error: YesterError, *, what: str) -> CorruptionError:

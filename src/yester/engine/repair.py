@@ -4,8 +4,9 @@
 In this order, each step a transaction or a few, so that a repair that is interrupted at any of them has done no harm and can be run again:
 
 1. If LMDB's own pages are damaged, all that can be read of them goes into a new data file (`engine.repair_pages`).
-2. Every segment is read and hashed (`repair_index`), records are judged (`repair_records`), and `StructureCheck` tells which chunks are
-   needed and would still be lost with the index put right.
+2. Every segment is read and hashed (`repair_index`), records are judged (`repair_records`). If one of a snapshot is lost, what then has
+   no name any more gets one (`repair_nameless`), before anything else is done: the loss is known only as long as the damaged record is
+   there. Then `StructureCheck` tells which chunks are needed and would still be lost with the index put right.
 3. The index and the records are put right.
 4. Lost chunks are looked for in the files of this host (`repair_files`), and stored again.
 5. What is still lost is noted in the table `damaged`: exactly the files that need it give an error. What is lost no more leaves that table.
@@ -28,19 +29,22 @@ from typing import TYPE_CHECKING, TypeVar
 from yester.core.ids import ChunkId
 from yester.engine.check import AFFECTED_MAX, FINDINGS_MAX, IndexChange, StructureCheck, check_database
 from yester.engine.check_data import segment_number
-from yester.engine.check_report import CheckProgress, CheckReport, Finding, FindingKind
+from yester.engine.check_report import CheckReport, Finding, FindingKind
 from yester.engine.repair_files import FileSearch, FoundIn, Wanted
 from yester.engine.repair_index import Survey, survey_segments
+from yester.engine.repair_nameless import find_nameless, keep_nameless
 from yester.engine.repair_pages import PagesReport, rebuild
 from yester.engine.repair_records import RecordChange, plan_records
+from yester.engine.steps import StepProgress
 from yester.engine.trees import TreeReader
 from yester.errors import ConflictError, CorruptionError, FormatError, NotFoundError, StoreAccessError
 from yester.store.chunks import SEGMENTS_MAX, count_sweep, last_segment, remove_segments, segment_key
 from yester.store.copying import check_copy_folder, copy_data_file
 from yester.store.damage import note_damaged
-from yester.store.folder import lock_for_repair, use_alone
+from yester.store.folder import check_store, lock_for_repair, use_alone
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
+from yester.store.snapshots import StoredSnapshot
 from yester.store.store import Store
 
 if TYPE_CHECKING:
@@ -86,8 +90,12 @@ class RepairReport:
     """Segments whose header was damaged, and could be made again."""
     foreign_segments: int = 0
     """Segments that say that a newer release wrote them. They stay: it may be so."""
-    records: list[str] = field(default_factory=list)
-    """What was done to records, for people."""
+    records: list[RecordChange] = field(default_factory=list)
+    """What was done to records of snapshots, and to what lists them."""
+    recovered: StoredSnapshot | None = None
+    """The snapshot that got all folders to which nothing leads any more, since records were lost; None if there are none."""
+    recovered_folders: int = 0
+    """How many these are; also in a dry run."""
     forgotten_folders: int = 0
     """Folders that the next backup reads anew, since what was remembered of them was wrong."""
     after: CheckReport = field(default_factory=lambda: CheckReport(()))
@@ -95,11 +103,12 @@ class RepairReport:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is damaged (any more)."""
-        return self.after.is_whole
+        """Whether nothing is damaged (any more), and no record of a snapshot was lost."""
+        is_recovered = self.recovered_folders or (self.pages is not None and self.pages.recovered_folders)
+        return self.after.is_whole and not is_recovered and not any(record.is_loss for record in self.records)
 
 
-def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = None, unlock: "Unlock | None" = None) -> RepairReport:
+def repair(path: Path, options: RepairOptions, progress: StepProgress | None = None, unlock: "Unlock | None" = None) -> RepairReport:
     """Repair the store in `path`; durable on return. Safe to interrupt, and to run again. `unlock` as for `Store.open`.
 
     Raises:
@@ -109,16 +118,24 @@ def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = 
         FormatError: a newer release made the store; nothing was changed.
         CorruptionError: nothing in its file is from a store; nothing was changed.
     """
-    progress = progress or CheckProgress()
+    progress = progress or StepProgress()
     report = RepairReport()
-    with ExitStack() as stack:
+    check_store(path)
+    problems = _page_problems(path, progress)
+    with ExitStack() as stack, ExitStack() as alone:
         if not options.is_dry_run:
+            if problems:
+                alone.enter_context(use_alone(path))
             stack.enter_context(lock_for_repair(path))
             if options.copy_to is not None:
                 check_copy_folder(path, options.copy_to)
-        _repair_pages(path, options, report, progress, unlock)
-        if report.pages is not None and options.is_dry_run:
-            return report
+        if problems:
+            report.pages = PagesReport(problems)
+            if options.is_dry_run:
+                report.after = CheckReport(tuple(Finding(FindingKind.DATABASE, problem) for problem in problems[:FINDINGS_MAX]))
+                return report
+            _repair_pages(path, options, report, progress, unlock)
+        alone.close()
         with Store.open(path, readonly=options.is_dry_run, unlock=unlock) as store:
             if not options.is_dry_run:
                 if store.environment.readonly:
@@ -131,23 +148,16 @@ def repair(path: Path, options: RepairOptions, progress: CheckProgress | None = 
     return report
 
 
-def _repair_pages(path: Path, options: RepairOptions, report: RepairReport, progress: CheckProgress, unlock: "Unlock | None") -> None:
-    """Step 1. In a dry run it is only told that it would be done: what can be read is known when it was."""
-    problems = _page_problems(path, progress)
-    if not problems:
-        return
-    report.pages = PagesReport(problems)
-    if options.is_dry_run:
-        report.after = CheckReport(tuple(Finding(FindingKind.DATABASE, problem) for problem in problems[:FINDINGS_MAX]))
-        return
-    with use_alone(path):
-        if options.copy_to is not None:
-            progress.begin("copy of the store")
-            report.copied_bytes = copy_data_file(path, options.copy_to)
-        rebuild(path, report.pages, progress, unlock)
+def _repair_pages(path: Path, options: RepairOptions, report: RepairReport, progress: StepProgress, unlock: "Unlock | None") -> None:
+    """Step 1. There is none in a dry run: what can be read is known when it was."""
+    assert report.pages is not None
+    if options.copy_to is not None:
+        progress.begin("copy of the store")
+        report.copied_bytes = copy_data_file(path, options.copy_to)
+    rebuild(path, report.pages, progress, unlock)
 
 
-def _page_problems(path: Path, progress: CheckProgress) -> list[str]:
+def _page_problems(path: Path, progress: StepProgress) -> list[str]:
     """Why the store's data file cannot be used as it is; empty if it can."""
     try:
         problems = [finding.what for finding in check_database(path, progress)]
@@ -167,7 +177,7 @@ def _copy(store: Store, folder: Path) -> int:
 class _Repair:
     """Steps 2 to 6 on an open store."""
 
-    def __init__(self, store: Store, report: RepairReport, progress: CheckProgress, *, is_dry_run: bool) -> None:
+    def __init__(self, store: Store, report: RepairReport, progress: StepProgress, *, is_dry_run: bool) -> None:
         self._store = store
         self._environment = store.environment
         self._report = report
@@ -178,16 +188,20 @@ class _Repair:
         """Do it all."""
         survey = self._survey()
         with self._environment.read() as view:
-            before, change, records, wanted = self._plan(view, survey)
+            records = plan_records(view)
+        if any(record.is_loss for record in records):
+            self._keep_nameless(survey)
+        with self._environment.read() as view:
+            before, change, wanted = self._plan(view, survey)
         self._report.from_segments = len(change.placed)
         self._report.dropped_entries = len(change.dropped)
         self._report.dropped_segments = len(survey.unreadable)
         self._report.mended_segments = len(survey.mended)
         self._report.foreign_segments = len(survey.foreign)
-        self._report.records = [record.what for record in records if record.what]
-        self._report.forgotten_folders = sum(record.table is Table.SCAN for record in records)
         if not self._is_dry_run:
-            self._put_right(change, survey, records)
+            records = self._put_right(change, survey, records)
+        self._report.records = [record for record in records if record.table is not Table.SCAN]
+        self._report.forgotten_folders = len(records) - len(self._report.records)
         lost_trees = {finding.chunk for finding in before.findings if finding.chunk and finding.kind is FindingKind.TREE}
         self._search_files(wanted, change)
         lost = wanted.lost | lost_trees
@@ -209,7 +223,20 @@ class _Repair:
         self._report.read_bytes = survey.read_bytes
         return survey
 
-    def _plan(self, view: ReadTransaction, survey: Survey) -> tuple[CheckReport, IndexChange, list[RecordChange], Wanted]:
+    def _keep_nameless(self, survey: Survey) -> None:
+        """Give what a lost record named another name. The index must lead to all of it, needed or not."""
+        self._progress.begin("folders without a name")
+        if self._is_dry_run:
+            with self._environment.read() as view:
+                self._report.recovered_folders = len(find_nameless(view, self._environment))
+            return
+        self._put_entries(IndexChange(set(), survey.change.placed))
+        self._write(survey.mended.items(), lambda transaction, item: transaction.put(Table.SEGMENTS, *item))
+        kept = keep_nameless(self._environment, self._store.parameters.chunking, now_ns=time.time_ns())
+        if kept is not None:
+            self._report.recovered, self._report.recovered_folders = kept
+
+    def _plan(self, view: ReadTransaction, survey: Survey) -> tuple[CheckReport, IndexChange, Wanted]:
         """What a check would say with the index put right; which part of that needs doing; what files are to be looked into."""
         structure = StructureCheck(
             self._store,
@@ -226,47 +253,59 @@ class _Repair:
         dropped = set(survey.change.dropped) | {
             chunk for chunk in survey.change.placed if chunk not in needed and view.get(Table.CHUNKS, chunk) is not None
         }
-        records = plan_records(view)
-        return before, IndexChange(dropped, needed), records, _find_files(before, TreeReader(structure))
+        return before, IndexChange(dropped, needed), _find_files(before, TreeReader(structure))
 
     # Step 3.
 
-    def _put_right(self, change: IndexChange, survey: Survey, records: list[RecordChange]) -> None:
+    def _put_right(self, change: IndexChange, survey: Survey, records: list[RecordChange]) -> list[RecordChange]:
+        """Make these changes; returns those of records that were made, since the rows were still what they were planned from."""
         self._progress.begin("index and records")
-        with self._environment.read() as view:
-            wrong = {chunk: bytes(view.get(Table.CHUNKS, chunk) or b"") for chunk in (*change.dropped, *change.placed)}
-
-        def put_entry(transaction: WriteTransaction, chunk: ChunkId) -> None:
-            if bytes(transaction.get(Table.CHUNKS, chunk) or b"") != wrong[chunk]:
-                return  # somebody stored it meanwhile
-            location = change.placed.get(chunk)
-            if location is None:
-                transaction.delete(Table.CHUNKS, chunk)
-            else:
-                transaction.put(Table.CHUNKS, chunk, location.pack())
-                transaction.delete(Table.DAMAGED, chunk)
-            transaction.looked_at(2)
-
-        self._write(sorted(wrong), put_entry)
-        if change.dropped:
-            self._environment.write(count_sweep)
+        self._put_entries(change)
         self._write(survey.mended.items(), lambda transaction, item: transaction.put(Table.SEGMENTS, *item))
         numbers = [number for key in survey.unreadable if (number := segment_number(key)) is not None]
         if numbers:
             self._environment.write(lambda transaction: remove_segments(transaction, numbers))
-        self._write(records, lambda transaction, record: record.apply(transaction))
-        if any(record.table is Table.SNAPSHOTS for record in records):
+        made = self._write(records, lambda transaction, record: record.apply(transaction))
+        if any(record.table in {Table.SNAPSHOTS, Table.FORGOTTEN} for record in made):
             self._store.announce_snapshots()
+        return made
 
-    def _write(self, items: Iterable[Item], do: Callable[[WriteTransaction, Item], object]) -> None:
-        """Do something for each item, in transactions that are not too large."""
-        for batch in _batches(items):
+    def _put_entries(self, change: IndexChange) -> None:
+        """Make a change of the index, but for entries that others have changed meanwhile."""
+        with self._environment.read() as view:
+            wrong = {chunk: bytes(view.get(Table.CHUNKS, chunk) or b"") for chunk in (*change.dropped, *change.placed)}
 
-            def apply(transaction: WriteTransaction, batch: list[Item] = batch) -> None:
-                for item in batch:
-                    do(transaction, item)
+        def put_entry(transaction: WriteTransaction, chunk: ChunkId) -> bool:
+            """Whether it was removed."""
+            transaction.looked_at(2)
+            if bytes(transaction.get(Table.CHUNKS, chunk) or b"") != wrong[chunk]:
+                return False  # somebody stored it meanwhile
+            location = change.placed.get(chunk)
+            if location is None:
+                return transaction.delete(Table.CHUNKS, chunk)
+            transaction.put(Table.CHUNKS, chunk, location.pack())
+            transaction.delete(Table.DAMAGED, chunk)
+            return False
+
+        for batch in _batches(sorted(wrong)):
+
+            def apply(transaction: WriteTransaction, batch: list[ChunkId] = batch) -> None:
+                removed = [chunk for chunk in batch if put_entry(transaction, chunk)]
+                if removed:
+                    count_sweep(transaction)  # whoever has asked for one of these asks again (docs/format.md §1)
 
             self._environment.write(apply)
+
+    def _write(self, items: Iterable[Item], do: Callable[[WriteTransaction, Item], object]) -> list[Item]:
+        """Do something for each item, in transactions that are not too large; returns those for which it gave something true."""
+        done: list[Item] = []
+        for batch in _batches(items):
+
+            def apply(transaction: WriteTransaction, batch: list[Item] = batch) -> list[Item]:
+                return [item for item in batch if do(transaction, item)]
+
+            done += self._environment.write(apply)
+        return done
 
     # Step 4.
 

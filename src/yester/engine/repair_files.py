@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from yester.core.chunking import ChunkParams
 from yester.core.ids import ChunkId, NameChunk
 from yester.core.records import Snapshot
-from yester.engine.check_report import CheckProgress
 from yester.engine.source import OPEN_DIRECTORY, SourceReader
+from yester.engine.steps import StepProgress
 from yester.store.segments import Kind
 
 Keep = Callable[[Kind, bytes | memoryview], object]
@@ -80,7 +80,7 @@ class FileSearch:
         self._takes_all = False
         self._kept: set[ChunkId] = set()
 
-    def run(self, progress: CheckProgress) -> Iterator[FoundIn]:
+    def run(self, progress: StepProgress) -> Iterator[FoundIn]:
         """Look into the files themselves, then, if something is still lost, into all others of their sizes."""
         progress.begin("files of this computer")
         tried: set[tuple[int, int]] = set()
@@ -88,7 +88,7 @@ class FileSearch:
         if self._wanted.lost:
             yield from self._search(_files_of_size(self._wanted.roots, self._wanted.sizes), tried, progress)
 
-    def _search(self, paths: Iterable[bytes], tried: set[tuple[int, int]], progress: CheckProgress) -> Iterator[FoundIn]:
+    def _search(self, paths: Iterable[bytes], tried: set[tuple[int, int]], progress: StepProgress) -> Iterator[FoundIn]:
         for path in paths:
             if not self._wanted.lost:
                 return

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.engine.check import IndexChange
 from yester.engine.check_data import hash_segment, read_segments, segment_number
-from yester.engine.check_report import CheckProgress
 from yester.engine.places import INDEXED, SOUND, Places, SegmentReader
+from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError
 from yester.store.chunks import Location, unpack_location
 from yester.store.lmdb import TOUCHED_BYTES, Environment, ReadTransaction, Table
@@ -34,7 +34,7 @@ class Survey:
     read_bytes: int
 
 
-def survey_segments(environment: Environment, progress: CheckProgress) -> Survey:
+def survey_segments(environment: Environment, progress: StepProgress) -> Survey:
     """Read all segments, and compare."""
     places = _find_places(environment)
     placed: dict[ChunkId, Location] = {}

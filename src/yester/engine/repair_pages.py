@@ -7,12 +7,14 @@
   bytes that are not what was written are chunks that nobody needs.
 - Snapshots, forgotten ones and pins. A record that only stray pages have is taken where no other is filed there; where it may be one that
   was taken away since, only if its root folder is in the store.
+- Where a snapshot may be lost: all folders that nothing leads to any more, in a snapshot of their own (`repair_nameless`).
 - All other tables, as far as their trees lead to rows.
 - What backups remember, and notes of damage, from the trees alone: backups can do without.
 - Live folders, from the trees alone, and only if every row of all their tables could be read: one that lacks a row would show old bytes, or
   zeros, for new ones. What was not yet in a version is lost then, and said to be.
 
-Rows of an encrypted store are opened, which needs its key, and sealed anew; its summary of snapshots is made of those that are found.
+Rows of an encrypted store are opened, which needs its key, and sealed anew. Its summary is made of the snapshots that are found
+if they are those that it counted before; else it stays wrong until somebody accepts them: damage, and somebody without the key, look alike.
 
 The new file takes the place of the old one by a rename, when all of it is on the disk; the old one is kept beside it.
 
@@ -33,7 +35,8 @@ from yester.core.node_row import decode_row
 from yester.core.records import decode_damaged, decode_forgotten, decode_pin, decode_seen, decode_snapshot
 from yester.core.times import snapshot_name
 from yester.engine.check_data import hash_segment, segment_number
-from yester.engine.check_report import CheckProgress
+from yester.engine.repair_nameless import keep_nameless
+from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.store.checked_rows import checked_forms
 from yester.store.chunks import SEGMENTS_MAX, Location, segment_key
@@ -42,13 +45,15 @@ from yester.store.folder import sync_folder
 from yester.store.live import iter_names, load_rows
 from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.parameters import FORMAT_KEY, PLAIN_VERSION, SLOT_PREFIX, Parameters, decode_parameters, encode_parameters
+from yester.store.replacing import check_owner, take_place
 from yester.store.salvage import DataFile, Row
 from yester.store.segments import Codec, guess_header, segment_length
-from yester.store.snapshots import GENERATION_KEY, snapshot_key
+from yester.store.snapshots import GENERATION_KEY, StoredSnapshot, snapshot_key
 from yester.store.store import ask_for_key, use_key
 
 if TYPE_CHECKING:
     from yester.store.slots import Unlock
+    from yester.store.summary import Summary
 
 _NEW_FOLDER = "repair.tmp"
 """In the store's folder, since a rename does not leave a disk."""
@@ -76,19 +81,25 @@ class PagesReport:
     stray_snapshots: int = 0
     lost_live_folders: list[str] = field(default_factory=list)
     """Live folders of which what was not in a version is lost."""
+    recovered: StoredSnapshot | None = None
+    """The snapshot that got all folders to which nothing leads any more, where a record may be lost; None if there are none."""
+    recovered_folders: int = 0
+    is_listing_doubtful: bool = False
+    """Whether the snapshots that were found are not those that an encrypted store had recorded."""
     has_new_parameters: bool = False
     """Whether the parameters were lost: new data is cut as in a new store."""
     unreadable_bytes: int = 0
     """What the disk did not give."""
 
 
-def rebuild(path: Path, report: PagesReport, progress: CheckProgress, unlock: "Unlock | None") -> None:
+def rebuild(path: Path, report: PagesReport, progress: StepProgress, unlock: "Unlock | None") -> None:
     """Put all that can be read of the store in `path` into a new data file, which takes the place of the old one; durable on return.
 
     Raises:
         CorruptionError: nothing in the file is from a store. FormatError: a newer release made it.
         LockedError: it is encrypted, and nobody knows its key; or its slots are lost, and nobody can.
-        StoreFullError, StoreAccessError: the new file could not be written. With each of these nothing was changed.
+        StoreFullError, StoreAccessError: the new file could not be written, or not be given to whom the store belongs. With each of these
+            nothing was changed, except where the message of the last says otherwise.
     """
     folder = path / _NEW_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,6 +114,7 @@ def rebuild(path: Path, report: PagesReport, progress: CheckProgress, unlock: "U
         if disk.f_bavail * disk.f_frsize < needed:
             message = f"there is no room for a new data file in {path}: it takes up to {needed >> 20} MiB; nothing was changed"
             raise StoreFullError(message, hint="free space on that disk, or repair a copy on another one")
+        check_owner(path, folder)
         with DataFile(path) as old, Environment(folder, create=True) as new:
             _Rebuild(old, new, report, progress).run(path, unlock)
         _take_place(path, folder, report)
@@ -114,23 +126,50 @@ def _take_place(path: Path, folder: Path, report: PagesReport) -> None:
     """Have the new file take the place of the old one, at once, and keep that under another name."""
     kept = path / f"{DATA_FILE}.damaged-{snapshot_name(time.time_ns())}"
     try:
-        sync_folder(folder)
+        _keep(path / DATA_FILE, kept)
         try:
-            os.link(path / DATA_FILE, kept)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path / DATA_FILE, kept)
-        os.replace(folder / DATA_FILE, path / DATA_FILE)
-        sync_folder(path)
+            sync_folder(folder)
+            sync_folder(path)
+            take_place(path, folder)
+        except BaseException:
+            kept.unlink(missing_ok=True)
+            raise
     except OSError as error:
         message = f"the new data file of {path} could not take the place of the old one: {error.strerror}; nothing was changed"
-        raise StoreAccessError(message) from error
+        raise StoreAccessError(message, hint="see whether that disk is full, or sound; then repair again") from error
     report.kept_as = kept
+    try:
+        sync_folder(path)
+    except OSError as error:
+        message = (
+            f"the new data file of {path} took the place of the old one, which is kept as {kept}, but that may not be on the disk: "
+            f"{error.strerror}; after a power loss the old one may be back"
+        )
+        raise StoreAccessError(message, hint="see whether that disk is sound; then repair again, for the other steps") from error
+
+
+def _keep(old: Path, kept: Path) -> None:
+    """Have the old file under another name as well. It may be the only copy, so it is on the disk before anything else is done."""
+    try:
+        os.link(old, kept)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        try:
+            with old.open("rb") as source, kept.open("xb") as copy:
+                os.fchmod(copy.fileno(), 0o600)
+                shutil.copyfileobj(source, copy, 1 << 20)
+                copy.flush()
+                os.fsync(copy.fileno())
+        except BaseException:
+            kept.unlink(missing_ok=True)
+            raise
 
 
 class _Rebuild:
     """Moves rows from an old file to a new environment."""
 
-    def __init__(self, old: DataFile, new: Environment, report: PagesReport, progress: CheckProgress) -> None:
+    def __init__(self, old: DataFile, new: Environment, report: PagesReport, progress: StepProgress) -> None:
         self._old = old
         self._new = new
         new.row_forms = checked_forms()
@@ -139,6 +178,10 @@ class _Rebuild:
         self._codec = Codec()
         self._unsealed: set[Table] = set()
         """Tables with rows that could not be opened."""
+        self._stored: dict[tuple[Table, Row], Row] = {}
+        """Of records that were opened: the rows as they were stored."""
+        self._moved: dict[tuple[Table, bytes], bytes] = {}
+        """Records that were moved, as they were stored in the old file: by table and key."""
         self._last_segment = 0
         self._indexed: set[ChunkId] = set()
 
@@ -146,6 +189,7 @@ class _Rebuild:
         """Move all."""
         self._move_parameters(path)
         self._unlock(path, unlock)
+        recorded = self._load_summary(path)
         self._move_segments()
         rows = {table: list(self._rows(table)) for table in _RECORDS}
         for table in _HINTS:
@@ -166,8 +210,51 @@ class _Rebuild:
         if not self._report.segments and not self._report.snapshots:
             message = f"nothing in {path / DATA_FILE} is from a store; nothing was changed"
             raise CorruptionError(message, hint="restore the store from a copy")
+        self._compare_summary(recorded)
+        self._keep_nameless(rows, path)
+        self._end_summary(recorded)
+
+    def _load_summary(self, path: Path) -> "Summary | None":
+        """What the old file says of its snapshots, before the new one gets any; of several, on stray pages, what was said last."""
+        summary = self._new.summary
+        if summary is None:
+            return None
+        with self._new.read() as view:
+            found = [summary.load(view)]
+        if found == [None] and self._is_damaged(Table.META):
+            with DataFile(path) as file:
+                found += [summary.open(memoryview(row.value)) for row in file.iter_stray_rows() if row.key == summary.stored_under]
+        return max((one for one in found if one is not None), key=lambda one: one.changes, default=None)
+
+    def _compare_summary(self, recorded: "Summary | None") -> None:
+        """Whether the records that were moved are those that the summary of the old file has counted."""
         if self._new.summary is not None:
-            self._new.write(self._new.summary.begin)
+            rows = ((table, key, value) for (table, key), value in self._moved.items())
+            self._report.is_listing_doubtful = recorded is None or not self._new.summary.is_of(recorded, rows)
+
+    def _end_summary(self, recorded: "Summary | None") -> None:
+        """Have the new summary be as right, or as wrong, as the old one was."""
+        summary = self._new.summary
+        if summary is None:
+            return
+        changes = recorded.changes if recorded is not None else 0
+        if self._report.is_listing_doubtful:
+            self._new.write(lambda transaction: summary.doubt(transaction, changes))
+        else:
+            self._new.write(lambda transaction: summary.begin(transaction, changes))
+
+    def _keep_nameless(self, rows: dict[Table, list[Row]], path: Path) -> None:
+        """In the new file, before it takes the place of the old one: afterwards nobody knows that anything was lost."""
+        is_lost = any(self._is_damaged(table) for table in (Table.SNAPSHOTS, Table.FORGOTTEN)) or bool(self._report.lost_live_folders)
+        is_lost |= self._report.is_listing_doubtful
+        is_lost |= any(not (_record_key(row.value) or self._foreign_key(row)) for row in rows[Table.SNAPSHOTS])
+        is_lost |= any(not _forgotten_key(row.value) for row in rows[Table.FORGOTTEN])
+        if is_lost:
+            self._progress.begin("folders without a name")
+            parameters = decode_parameters(self._new.get(Table.META, FORMAT_KEY) or b"", path)
+            kept = keep_nameless(self._new, parameters.chunking, now_ns=time.time_ns())
+            if kept is not None:
+                self._report.recovered, self._report.recovered_folders = kept
 
     # What is needed to understand the rest.
 
@@ -215,7 +302,10 @@ class _Rebuild:
         value = bytes(form.open(row.key, memoryview(row.value)))
         if not value and row.value:
             self._unsealed.add(table)
-        return Row(form.shown_key(row.key), value, row.page)
+        opened = Row(form.shown_key(row.key), value, row.page)
+        if table in _RECORDS and value:
+            self._stored[table, opened] = row
+        return opened
 
     def _opened_all(self, table: Table, rows: list[Row]) -> list[Row]:
         return [self._opened(table, row) for row in rows]
@@ -315,19 +405,19 @@ class _Rebuild:
         for row in (*rows, *(stray if self._is_damaged(Table.FORGOTTEN) else ())):
             key = _forgotten_key(row.value)
             if key and (row in rows or (key not in known and row.key == key and self._is_likely(decode_forgotten(row.value).record))):
-                self._put(Table.FORGOTTEN, key, row.value)
+                self._put_record(Table.FORGOTTEN, key, row)
                 known.add(key)
 
     def _move_snapshots(self, rows: list[Row], stray: list[Row]) -> None:
         for row in rows:
             if key := _record_key(row.value) or self._foreign_key(row):
-                self._put_snapshot(key, row.value)
+                self._put_snapshot(key, row)
         if self._is_damaged(Table.SNAPSHOTS):
             for row in stray:
                 key = _record_key(row.value)
                 is_taken = any(self._new.get(table, row.key) is not None for table in (Table.SNAPSHOTS, Table.FORGOTTEN)) if key else True
                 if key and key == row.key and not is_taken and self._is_likely(row.value):
-                    self._put_snapshot(key, row.value)
+                    self._put_snapshot(key, row)
                     self._report.stray_snapshots += 1
 
     def _foreign_key(self, row: Row) -> bytes:
@@ -340,9 +430,9 @@ class _Rebuild:
             pass
         return b""
 
-    def _put_snapshot(self, key: bytes, record: bytes) -> None:
-        self._put(Table.SNAPSHOTS, key, record)
-        self._put(Table.SNAPSHOT_IDS, snapshot_id(record), key)
+    def _put_snapshot(self, key: bytes, row: Row) -> None:
+        self._put_record(Table.SNAPSHOTS, key, row)
+        self._put(Table.SNAPSHOT_IDS, snapshot_id(row.value), key)
         self._report.snapshots += 1
 
     def _is_likely(self, record: bytes) -> bool:
@@ -352,7 +442,7 @@ class _Rebuild:
     def _move_pins(self, rows: list[Row], stray: list[Row]) -> None:
         for row in (*rows, *(stray if self._is_damaged(Table.PINS) else ())):
             if len(row.key) == ID_BYTES and _passes(decode_pin, row.value) and self._new.get(Table.SNAPSHOT_IDS, row.key) is not None:
-                self._put(Table.PINS, row.key, row.value)
+                self._put_record(Table.PINS, row.key, row)
 
     def _move_hints(self, table: Table) -> None:
         decode = decode_seen if table is Table.SCAN else decode_damaged
@@ -412,6 +502,11 @@ class _Rebuild:
 
         if rows:
             self._new.write(apply)
+
+    def _put_record(self, table: Table, key: bytes, row: Row) -> None:
+        stored = self._stored.get((table, row), row)
+        self._moved[table, stored.key] = stored.value
+        self._put(table, key, row.value)
 
     def _put(self, table: Table, key: bytes, value: bytes) -> None:
         self._new.write(lambda transaction: transaction.put(table, key, value))

@@ -9,7 +9,6 @@ Needs the store alone: whoever has the old file open would go on writing into it
 """
 
 import errno
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from yester.store.datafile import DATA_FILE
 from yester.store.folder import COMPACT_FOLDER, sync_folder, use_alone
 from yester.store.identity import remember_file
 from yester.store.lmdb import MAP_BYTES, Environment, Table, verify_data_file
+from yester.store.replacing import check_owner, take_place
 from yester.store.store import Store
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def compact(path: Path, *, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" =
     `unlock` as for `Store.open`.
 
     Raises:
-        BusyError: some process has the store open. StoreFullError: no room for the new file beside the old one.
+        BusyError: some process has the store open.
+        StoreAccessError: a new file cannot be made, or not be given to whom the store belongs.
+        StoreFullError: no room for the new file beside the old one.
         CorruptionError: the new file is not as the old one. In each case nothing was changed.
     """
     Store.open(path, map_bytes=map_bytes, unlock=unlock).close()  # says what is wrong with it, and clears up
@@ -53,10 +55,10 @@ def compact(path: Path, *, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" =
         folder = path / COMPACT_FOLDER
         try:
             folder.mkdir(mode=0o700)
+            check_owner(path, folder)
             environment.copy_to(folder)
             _judge_copy(environment, folder)
-            shutil.copystat(path / DATA_FILE, folder / DATA_FILE)
-            os.rename(folder / DATA_FILE, path / DATA_FILE)
+            take_place(path, folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise _no_room(path, needed_bytes) from error

@@ -85,18 +85,30 @@ def use_alone(path: Path) -> AbstractContextManager[None]:
     return file_lock(path / _USE_LOCK_FILE, refuse)
 
 
-@contextmanager
-def lock_for_repair(path: Path) -> Iterator[None]:
-    """Hold all that keeps others from adding to the store in `path`, which need not be sound enough to be opened.
+def check_store(path: Path) -> set[str]:
+    """The names in a folder in which there is a store, sound or not.
 
     Raises:
-        NotFoundError, ConflictError: as `Store.open`. BusyError: somebody backs up, or uses a live folder; nothing was changed.
-        StoreAccessError: the store may not be written.
+        NotFoundError, ConflictError, StoreAccessError: as `Store.open`; nothing was changed.
     """
     names = list_store(path) or set()
     if DATA_FILE not in names:
         message = f"there is no store in {path}; nothing was changed"
         raise NotFoundError(message, hint="name the store's folder with --store or YESTER_STORE")
+    return names
+
+
+@contextmanager
+def lock_for_repair(path: Path) -> Iterator[None]:
+    """Hold all that keeps others from adding to the store in `path`, which need not be sound enough to be opened.
+
+    Who needs the store alone as well takes that first (docs/concurrency.md): a backup that waits for its lock has the store open.
+
+    Raises:
+        NotFoundError, ConflictError: as `Store.open`. BusyError: somebody backs up, or uses a live folder; nothing was changed.
+        StoreAccessError: the store may not be written.
+    """
+    names = check_store(path)
 
     def refuse(holder: str) -> None:
         message = f"the store {path} is in use by {holder}; nothing was changed"

@@ -213,7 +213,8 @@ def guess_header(stored: bytes | memoryview, key: "StoreKey | None") -> bytes | 
     if raw_bytes > RAW_BYTES_MAX or not (is_frame or len(payload) == raw_bytes):
         return None
     compression = Compression.ZSTD if is_frame else Compression.NONE
-    known_kind = kind if kind in set(Kind) else Kind.DATA
+    # Data among trees does no harm. Trees among data would: a prune follows only trees, and removes data last, with what names it gone.
+    known_kind = kind if kind in set(Kind) else Kind.TREE
     header = _HEADER.pack(_MAGIC, _VERSION, known_kind, compression, Cipher.NONE, 0, raw_bytes, len(payload), chunk_count)
     return header + bytes(memoryview(stored)[_HEADER.size :])
 

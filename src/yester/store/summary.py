@@ -7,6 +7,8 @@ their keyed hashes, and how often that was done. Whoever unlocks the store compa
 as it was once is not noticed so; for that the number of changes is there, which a client may remember (`cli.memory`).
 """
 
+import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -30,16 +32,30 @@ class Summary(NamedTuple):
 class SnapshotSummary:
     """Keeps and compares the summary. Any thread may use it."""
 
+    stored_under = SUMMARY_KEY
     tables = frozenset({Table.SNAPSHOTS, Table.FORGOTTEN, Table.PINS})
 
     def __init__(self, key: StoreKey) -> None:
         self._hash_key = key.summary_key()
         self._form = RowForm(Table.META.value, key, KeyForm.PLAIN)
 
-    def begin(self, transaction: WriteTransaction) -> None:
-        """Say that the rows that are there are those that should be there: for a new store, and where somebody has decided so."""
+    def begin(self, transaction: WriteTransaction, changes: int = 0) -> None:
+        """Say that the rows that are there are those that should be there: for a new store, and where somebody has decided so.
+
+        `changes` are those that are known of, should the stored summary not tell.
+        """
         before = self.load(transaction)
-        self._store(transaction, Summary(before.changes + 1 if before is not None else 1, self._add_up(transaction)))
+        changes = max(changes, before.changes if before is not None else 0)
+        self._store(transaction, Summary(changes + 1, self._add_up(transaction)))
+
+    def doubt(self, transaction: WriteTransaction, changes: int) -> None:
+        """Say that the rows that are there are not those that should be there, whatever comes to them, until somebody has decided so."""
+        # Any sum that nobody can aim at: what is added and removed later keeps it as wrong as it is.
+        self._store(transaction, Summary(changes + 1, os.urandom(_HASH_BYTES)))
+
+    def is_of(self, summary: Summary, rows: Iterable[tuple[Table, bytes, bytes]]) -> bool:
+        """Whether these rows, each of a table, a key and a value as they were stored, are those that were counted."""
+        return summary.total == _pack(sum(self._hash(table, key, value) for table, key, value in rows))
 
     def count(self, transaction: WriteTransaction, table: Table, stored_key: bytes, stored: bytes | None) -> None:
         """A row is about to become this, or to be removed. Where the summary is lost it stays lost, so that it is noticed."""
@@ -55,8 +71,12 @@ class SnapshotSummary:
     def load(self, view: ReadTransaction) -> Summary | None:
         """The summary that is stored; None if it is missing or damaged."""
         stored = view.get_stored(Table.META, SUMMARY_KEY)
+        return self.open(stored) if stored is not None else None
+
+    def open(self, stored: memoryview) -> Summary | None:
+        """The summary that is stored so; None if it is none, or was not sealed by this store."""
         try:
-            return msgspec.msgpack.decode(self._form.open(SUMMARY_KEY, stored), type=Summary) if stored is not None else None
+            return msgspec.msgpack.decode(self._form.open(SUMMARY_KEY, stored), type=Summary)
         except msgspec.DecodeError:
             return None
 
