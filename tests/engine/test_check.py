@@ -269,6 +269,19 @@ def test_damaged_file_data_is_found_by_reading_it(damaged: Store) -> None:
     assert affected(report) == [[("docs", "a", 0, 1, 2)]]
 
 
+def test_chunks_of_one_file_in_one_damaged_segment_do_not_count_its_snapshots_again(damaged: Store) -> None:
+    stored = publish(damaged, {"big": BIG})
+    publish(damaged, {"big": BIG, "new": b"1"})
+    lists = TreeReader(damaged.reader()).get(stored.snapshot.root, b"big").file_content
+    chunks = unpack_spans(bytes(damaged.reader().read(ChunkId(lists.spans[:32])))[2:])[:4]
+    assert len({locate(damaged, span.chunk).segment for span in chunks}) == 1
+    for span in chunks:
+        flip_chunk(damaged, span.chunk)
+    report = check(damaged, read_data=True)
+    assert kinds(report) == ["segment"]
+    assert affected(report) == [[("docs", "big", 0, 1, 2)]]
+
+
 def test_a_damaged_tree_is_found_without_reading_data(damaged: Store) -> None:
     stored = publish(damaged, {"a": b"1"})
     flip_chunk(damaged, stored.snapshot.root.content)

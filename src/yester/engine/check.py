@@ -493,22 +493,22 @@ class StructureCheck:
         return troubles
 
     def _look_at_spans(self, content: Content) -> tuple[int, tuple[Hashable, ...]]:
-        """How many bytes a content covers, and its troubles.
+        """How many bytes a content covers, and its troubles, each once: chunks in one damaged segment have the same.
 
         Raises:
             CorruptionError: it is no list of spans.
         """
         covered = 0
-        troubles: tuple[Hashable, ...] = ()
+        troubles: dict[Hashable, None] = {}
         for span in unpack_spans(content.spans):
             covered += span.length
             if content.level:
-                troubles += self._look_at_list(span, content.level)
+                troubles |= dict.fromkeys(self._look_at_list(span, content.level))
             elif span.chunk != HOLE:
                 _, trouble = self._need(span.chunk, FindingKind.CHUNK, span=span)
                 if trouble is not None:
-                    troubles += (trouble,)
-        return covered, troubles
+                    troubles[trouble] = None
+        return covered, tuple(troubles)
 
     def visit_content(self, content: Content) -> bool:
         """See `Structure`."""
