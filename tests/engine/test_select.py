@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.damaging import put
 from tests.engine.planting import DAY_NS, SECOND_NS, T0_NS, publish
-from tests.engine.sandbox import Sandbox
+from tests.engine.sandbox import MakeStore, Sandbox
 from yester.core.records import RECORD_VERSION, Entry, Snapshot
 from yester.engine.select import find_history_targets, resolve
-from yester.errors import NotFoundError, UsageError, YesterError
+from yester.errors import CorruptionError, NotFoundError, UsageError, YesterError
+from yester.store.lmdb import Table
 from yester.store.snapshots import StoredSnapshot
 from yester.store.store import Store
 
@@ -244,6 +246,21 @@ def test_a_path_that_no_source_has_is_not_found(store: Store, three: list[Stored
     assert "docs:" in caught.value.hint
     with pytest.raises(UsageError):
         find_history_targets(store, "", Path("/"))
+
+
+@pytest.mark.expect_log("a snapshot of docs is left out")
+def test_a_source_of_which_all_records_are_damaged_says_so(make_store: MakeStore) -> None:
+    store = make_store(may_be_damaged=True)
+    for number in range(2):
+        publish(store, {"a": b"%d" % number})
+    with store.environment.read() as view:
+        keys = [key for key, _ in view.iterate(Table.SNAPSHOTS)]
+    for key in keys:
+        put(store, Table.SNAPSHOTS, key, b"\xc1")
+    for text in ("docs", "docs:a", "docs@latest", "docs@yesterday"):
+        with pytest.raises(CorruptionError, match=r"the records of all snapshots of 'docs' in .* are damaged") as caught:
+            resolve(store, text, now_ns=NOW_NS)
+        assert "yester repair" in caught.value.hint
 
 
 # --- forgotten ones ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from yester.core.records import Snapshot
 from yester.core.times import parse_time
-from yester.errors import NotFoundError, UsageError
+from yester.errors import CorruptionError, NotFoundError, UsageError, YesterError
 from yester.store.snapshots import StoredSnapshot
 from yester.store.store import Store
 
@@ -41,7 +41,7 @@ def resolve(store: Store, text: str, *, now_ns: int) -> tuple[StoredSnapshot, by
 
     Raises:
         UsageError: not of that form, an id that fits several snapshots, no time, or a path with `..`.
-        NotFoundError: no such source or snapshot.
+        NotFoundError: no such source or snapshot. CorruptionError: no record of the source can be read.
     """
     head, _, path = text.partition(":")
     source, at, _ = head.partition("@")
@@ -56,7 +56,7 @@ def resolve_whole(store: Store, text: str, *, now_ns: int) -> StoredSnapshot:
     """The snapshot that `SNAP` names, where a PATH in it would make no sense.
 
     Raises:
-        UsageError, NotFoundError: as `resolve`; there is a PATH.
+        UsageError, NotFoundError, CorruptionError: as `resolve`; there is a PATH.
     """
     stored, path = resolve(store, text, now_ns=now_ns)
     if path:
@@ -187,6 +187,8 @@ def _find_at(store: Store, source: str, rest: str, *, now_ns: int) -> tuple[Stor
         _refuse_forgotten(store, f"{source}@{which}")
     until_ns, path = _parse_time_and_path(rest, now_ns=now_ns)
     found = store.snapshot_at(source, until_ns)
+    if found is None and not store.snapshots(source):
+        raise _none_readable(store, source)
     if found is None:
         oldest = next((f"; its oldest is {stored.snapshot.name}" for stored in store.snapshots(source)), "")
         message = f"{source!r} has no snapshot from {which!r} or before it{oldest}"
@@ -210,9 +212,17 @@ def _parse_time_and_path(rest: str, *, now_ns: int) -> tuple[int, str]:
 def _newest(store: Store, source: str) -> StoredSnapshot:
     stored = store.latest_snapshot(source)
     if stored is None:
-        message = f"the snapshots of {source!r} were removed meanwhile"
-        raise NotFoundError(message, hint=_SEE_ALL)
+        raise _none_readable(store, source)
     return stored
+
+
+def _none_readable(store: Store, source: str) -> YesterError:
+    """The error for a source that had snapshots a moment ago, of which none can be read."""
+    if source in store.sources():
+        message = f"the records of all snapshots of {source!r} in {store.path} are damaged, or of a newer release"
+        return CorruptionError(message, hint="run `yester check`; `yester repair` keeps the folders that damaged records named")
+    message = f"the snapshots of {source!r} were removed meanwhile"
+    return NotFoundError(message, hint=_SEE_ALL)
 
 
 def label(stored: StoredSnapshot) -> str:
