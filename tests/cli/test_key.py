@@ -16,7 +16,8 @@ from tests.cli.conftest import Run
 from tests.encrypted import PASSPHRASE, create_encrypted, open_encrypted
 from yester.cli import passphrases
 from yester.errors import StoreFullError
-from yester.store.lmdb import Table
+from yester.store.lmdb import Environment, Table
+from yester.store.parameters import SLOT_PREFIX
 from yester.store.recovery import read_recovery_key
 from yester.store.slots import KeySlots
 
@@ -250,7 +251,7 @@ def test_a_store_that_was_put_back_is_noticed_and_can_be_accepted(
     locked.with_name("older").rename(locked)
     done = run("ls", "letters")
     assert done.code == 0, "what is there can be read"
-    assert "is older than it was when last seen here: 1 changes of its snapshots are gone" in done.err
+    assert "is older than it was when last seen here: 1 changes of its snapshots and keys are gone" in done.err
     done = run("backup", folder)
     assert (done.code, "nothing was changed" in done.err) == (1, True)
     assert run("key", "accept").code == 0
@@ -284,6 +285,92 @@ def test_a_store_that_was_put_back_as_before_the_last_command_is_noticed(
     shutil.rmtree(locked)
     locked.with_name("older").rename(locked)
     assert "is older than it was when last seen here" in run("snapshots").err
+
+
+def put_back(store: Path) -> None:
+    """Have the copy beside it take the store's place."""
+    shutil.rmtree(store)
+    shutil.copytree(store.with_name("older"), store)
+
+
+WRITING = [
+    ["backup", "{folder}"],
+    ["pin", "letters"],
+    ["unpin", "letters"],
+    ["forget", "letters", "--keep-last", "1"],
+    ["undelete", "letters"],
+    ["prune"],
+    ["compact"],
+    ["key", "add", "--new-passphrase-file", "{file}"],
+    ["key", "export"],
+    ["key", "remove", "1"],
+    ["schedule", "add", "letters", "{folder}", "--every", "daily", "--timer", "none"],
+]
+
+
+def test_nothing_changes_a_store_that_was_put_back_until_it_is_accepted(
+    run: Run, locked: Path, folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YESTER_PASSPHRASE_FILE", str(file))
+    shutil.copytree(locked, locked.with_name("older"))
+    for _ in range(2):
+        assert run("backup", folder).code == 0
+    put_back(locked)
+    for command in WRITING:
+        done = run(*(word.format(folder=folder, file=file) for word in command))
+        assert (done.code, "is older than it was when last seen here" in done.err) == (1, True), command
+        assert "nothing was changed" in done.err, command
+    for command in (["prune", "--dry-run"], ["forget", "letters", "--keep-last", "1", "--dry-run"], ["snapshots"]):
+        assert run(*command).code == 0, "what only looks is warned"
+    done = run("check")
+    assert (done.code, "history: the store" in done.out, "yester key accept" in done.err) == (1, True, True)
+    assert run("key", "accept").code == 0
+    assert run("check").code == 0
+    for command in WRITING[:2]:
+        done = run(*(word.format(folder=folder, file=file) for word in command))
+        assert (done.code, done.err) == (0, ""), command
+
+
+def test_a_store_that_was_put_back_and_has_as_many_changes_again_is_not_taken_for_the_old_one(
+    run: Run, locked: Path, folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others, or another computer, may have gone on with it."""
+    monkeypatch.setenv("YESTER_PASSPHRASE_FILE", str(file))
+    shutil.copytree(locked, locked.with_name("older"))
+    assert run("backup", folder).code == 0
+    put_back(locked)
+    with open_encrypted(locked) as store:
+        [only] = store.snapshots()
+        store.pin(only.id, now_ns=1)
+    done = run("backup", folder)
+    assert (done.code, "has as many changes as when last seen here, but others" in done.err) == (1, True)
+    with open_encrypted(locked) as store:
+        store.unpin(only.id)
+    done = run("backup", folder)
+    assert (done.code, "was put back as it was earlier, and has been changed since" in done.err) == (1, True)
+    assert run("key", "accept").code == 0
+    assert run("backup", folder).code == 0
+
+
+@pytest.mark.expect_log("the keys of .* are not those that were recorded")
+def test_a_key_slot_that_was_put_back_is_told(run: Run, locked: Path, file: Path, tmp_path: Path) -> None:
+    def slots() -> dict[bytes, bytes]:
+        with Environment(locked) as environment, environment.read() as view:
+            return {key: bytes(value) for key, value in view.iterate(Table.META, SLOT_PREFIX)}
+
+    (tmp_path / "new").write_text(NEW)
+    before = slots()
+    assert run("key", "change", "--passphrase-file", file, "--new-passphrase-file", tmp_path / "new").code == 0
+    assert run("check", "--passphrase-file", tmp_path / "new").code == 0
+    with Environment(locked) as environment:  # as somebody can who only has the file
+        [(key, value)] = before.items()
+        environment.write(lambda transaction: transaction.put(Table.META, key, value))
+    assert run("snapshots", "--passphrase-file", file).code == 0
+    done = run("check", "--passphrase-file", file)
+    assert (done.code, "key: the keys are not those that were recorded" in done.out) == (1, True)
+    assert run("key", "change", "--passphrase-file", file, "--new-passphrase-file", tmp_path / "new").code == 0
+    assert run("key", "accept", "--passphrase-file", tmp_path / "new").code == 0
+    assert run("check", "--passphrase-file", tmp_path / "new").code == 0
 
 
 @pytest.mark.expect_log("not those that were recorded")

@@ -187,7 +187,7 @@ class _Run:
             finally:
                 stop.is_waiting_for_others = False
                 # One that was there and is not any more is on a disk that is away: no new one.
-                self._open = partial(open_store, unlock=self._unlocker, is_added_to=True)
+                self._open = partial(open_store, unlock=self._unlocker, is_written=True)
 
         watch_and_back_up(
             [Path(os.path.abspath(path)) for path in self._paths],

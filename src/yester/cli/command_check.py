@@ -2,12 +2,14 @@
 """`yester check`."""
 
 import secrets
+import sys
 from pathlib import Path
 from threading import Lock
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.memory import replaced_problem
+from yester.cli.options import REPLACED_HINT, json_option, store_option
 from yester.cli.output import json_name, json_time, print_json, show_name, show_size, show_text
 from yester.cli.passphrases import Unlocker
 from yester.cli.progress import show_progress, show_steps
@@ -66,11 +68,19 @@ def command(read_data: bool, sample: float | None, seed: int | None, store_path:
             return show_steps(progress)
 
     with show_progress(line):
-        report = check_path(store_path, read_data=chosen or read_data, progress=progress, unlock=Unlocker(while_asking=drawing))
+        report = check_path(
+            store_path,
+            read_data=chosen or read_data,
+            progress=progress,
+            unlock=Unlocker(while_asking=drawing),
+            judge_history=replaced_problem,
+        )
     if as_json:
         print_json(_report_json(report))
     else:
         _print_report(report)
+        if any(finding.kind is FindingKind.HISTORY for finding in report.findings):
+            print(f"hint: {REPLACED_HINT}", file=sys.stderr)
     return 0 if report.is_whole else 1
 
 
@@ -103,6 +113,8 @@ def _verdict(report: CheckReport) -> str:
         return "nothing wrong"
     if report.is_as_known:
         return "no damage but what `yester repair` has told of; everything not named above is whole"
+    if all(finding.kind is FindingKind.HISTORY for finding in report.findings):
+        return "no damage, but the store is not what it was"
     rest = "" if any(finding.kind is FindingKind.DATABASE for finding in report.findings) else "; everything not named above is whole"
     return f"damage found{rest}; `yester repair` puts back what it can"
 

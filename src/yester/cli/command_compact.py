@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from yester.cli.options import json_option, store_option
+from yester.cli.options import json_option, open_store, store_option
 from yester.cli.output import print_json, show_size
 from yester.cli.passphrases import Unlocker
 from yester.store.compact import compact
@@ -25,7 +25,9 @@ def command(store_path: Path, as_json: bool) -> None:
 
     Exit status: 0 done, 1 failed (nothing was changed), 2 wrong usage.
     """
-    done = compact(store_path, unlock=Unlocker())
+    unlocker = Unlocker()
+    open_store(store_path, unlock=unlocker, is_written=True).close()
+    done = compact(store_path, unlock=unlocker)
     if as_json:
         print_json({"before_bytes": done.before_bytes, "after_bytes": done.after_bytes})
     else:

@@ -76,7 +76,7 @@ def command(
         raise UsageError(message, hint="name sources, and leave the --keep options out")
     outcome = _Outcome()
     left_alone: list[str] = []
-    with open_store(store_path) as store:
+    with open_store(store_path, is_written=not dry_run) as store:
         sources = store.sources()
         if forget_all or remove_folder:
             for name in dict.fromkeys(names):

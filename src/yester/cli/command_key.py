@@ -102,7 +102,7 @@ def remove_command(number: int, dry_run: bool, store_path: Path) -> None:
 
     Exit status: 0 done, 1 failed (nothing was changed), 2 wrong usage.
     """
-    with _open(store_path) as store:
+    with _open(store_path, is_written=not dry_run) as store:
         slots = _slots(store)
         if dry_run:
             slot = slots.look_at_removal(number)
@@ -189,7 +189,7 @@ def import_command(key_file: Path | None, label: str, new_file: Path | None, sto
 
     typed = read_passphrase_file(key_file) if key_file is not None else click.prompt("recovery key", err=True)
     secret = recovery_secret(read_recovery_key(typed))
-    with open_store(store_path, unlock=lambda locked: locked.open(secret)) as store:
+    with open_store(store_path, unlock=lambda locked: locked.open(secret), is_written=True) as store:
         slot = _add_passphrase(store, new_file, label)
     print(f"key {slot.number} opens the store now")
 
@@ -224,10 +224,10 @@ def remember_command(forget: bool, store_path: Path) -> None:
 @command.command("accept")
 @store_option
 def accept_command(store_path: Path) -> None:
-    """Take the snapshots of the store as they are, after a warning that they are not those that were recorded, or that the store is older.
+    """Take the snapshots and keys of the store as they are, after a warning that they are not those that they were.
 
     That warning is right after a copy of the store was put back by you, and after damage. If it was neither, somebody else has written to
-    the store's file: look at `yester snapshots` for what is missing before you accept it.
+    the store's file: before you accept it, look for what is missing in `yester snapshots`, and should not be in `yester key list`.
 
     \b
     Example:
@@ -239,12 +239,13 @@ def accept_command(store_path: Path) -> None:
     with Store.open(store_path, unlock=Unlocker()) as store:
         store.accept_snapshots()
         remember_anew(store)
-        print(f"the {len(store.snapshots())} snapshots that are there are taken for right")
+        slots = len(_slots(store).list())
+        print(f"the {len(store.snapshots())} snapshots and {slots} keys that are there are taken for right")
 
 
-def _open(path: Path, unlocker: Unlocker | None = None) -> Store:
+def _open(path: Path, unlocker: Unlocker | None = None, *, is_written: bool = True) -> Store:
     _locked(path)
-    return open_store(path, unlock=unlocker)
+    return open_store(path, unlock=unlocker, is_written=is_written)
 
 
 def _locked(path: Path) -> "LockedStore":

@@ -28,7 +28,7 @@ def command(snaps: tuple[str, ...], message: str, store_path: Path) -> None:
     """
     check_text(message)
     now_ns = time.time_ns()
-    with open_store(store_path) as store:
+    with open_store(store_path, is_written=True) as store:
         for stored in [resolve_whole(store, snap, now_ns=now_ns) for snap in snaps]:
             store.pin(stored.id, now_ns=now_ns, message=message)
             print(f"pinned {show_text(label(stored))}")

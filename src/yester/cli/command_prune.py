@@ -50,7 +50,7 @@ def command(grace_ns: int, accepts_loss: bool, dry_run: bool, store_path: Path, 
     Exit status: 0 done, 1 failed (nothing was lost), 2 wrong usage.
     """
     progress = StepProgress()
-    with open_store(store_path) as store, show_progress(lambda _elapsed_s: show_steps(progress)):
+    with open_store(store_path, is_written=not dry_run) as store, show_progress(lambda _elapsed_s: show_steps(progress)):
         report = prune(store, grace_ns=grace_ns, accepts_loss=accepts_loss, dry_run=dry_run, progress=progress, on_wait=_tell_waiting)
     if as_json:
         print_json(_report_json(report))

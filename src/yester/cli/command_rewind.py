@@ -41,7 +41,7 @@ def command(name: str, path: str, when: str, dry_run: bool, store_path: Path, as
     from yester.fs.live_orders import Order
     from yester.store.live import source_of
 
-    with open_store(store_path) as store:
+    with open_store(store_path, is_written=True) as store:
         source = source_of(name)
         stored, _ = resolve(store, f"{source}@{when}", now_ns=time.time_ns())
         inner = inner_path(stored.snapshot, path)

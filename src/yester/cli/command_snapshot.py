@@ -30,7 +30,7 @@ def command(name: str, message: str, store_path: Path, as_json: bool) -> None:
     from yester.store.live import source_of
 
     check_text(message)
-    with open_store(store_path) as store:
+    with open_store(store_path, is_written=True) as store:
         report = carry_out(store, name, Order(message=message), mount_point=find_mount_point(store_path, name))
         latest = store.latest_snapshot(source_of(name))
     if as_json:

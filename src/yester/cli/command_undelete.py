@@ -30,7 +30,7 @@ def command(names: tuple[str, ...], no_pin: bool, store_path: Path) -> None:
 
     Exit status: 0 done, 1 failed (one of them is not there: then none is brought back), 2 wrong usage.
     """
-    with open_store(store_path) as store:
+    with open_store(store_path, is_written=True) as store:
         found = undelete(store, names, pin=not no_pin, now_ns=time.time_ns())
     for stored in found:
         print(f"{show_text(label(stored))} is back{'' if no_pin else ', and pinned'}")

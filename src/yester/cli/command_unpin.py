@@ -24,7 +24,7 @@ def command(snaps: tuple[str, ...], store_path: Path) -> None:
     Exit status: 0 done (also where one was not pinned), 1 failed, 2 wrong usage.
     """
     now_ns = time.time_ns()
-    with open_store(store_path) as store:
+    with open_store(store_path, is_written=True) as store:
         for stored in [resolve_whole(store, snap, now_ns=now_ns) for snap in snaps]:
             was_pinned = store.unpin(stored.id)
             print(f"{show_text(label(stored))} {'is not pinned any more' if was_pinned else 'was not pinned'}")

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from yester.cli.memory import changes_missing, remember
+from yester.cli.memory import remember, replaced_problem
 from yester.cli.passphrases import Unlocker, given_passphrase, passphrase_options
 from yester.core.times import parse_duration
 from yester.errors import ConflictError, NotFoundError, UsageError, YesterError
@@ -95,6 +95,9 @@ class ForgottenName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+REPLACED_HINT = "if you have put an older copy back, `yester key accept` takes it as it is; else somebody has replaced the store"
+"""What to do about `memory.replaced_problem`."""
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -112,24 +115,26 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
-def open_store(path: Path, *, unlock: "Unlock | None" = None, is_added_to: bool = False) -> Store:
+def open_store(path: Path, *, unlock: "Unlock | None" = None, is_written: bool = False) -> Store:
     """Open a store; if it is encrypted, with the passphrase that options, environment or keyring tell, or that a person types.
 
-    Says so where this computer has seen more changes of its snapshots than it has, and refuses it if snapshots would be added to it.
-    How many it has is remembered now, and again when it is closed: whatever was done with it meanwhile counts.
+    Says so where it does not go on from what this computer has last seen of it (`cli.memory`), and refuses it to commands that change it,
+    which say `is_written`. How it is is remembered now, and again when it is closed: whatever was done with it meanwhile counts.
 
     Raises:
         YesterError: as `Store.open`.
     """
     store = Store.open(path, unlock=unlock or Unlocker())
-    if missing := changes_missing(store):
-        message = f"the store {path} is older than it was when last seen here: {missing} changes of its snapshots are gone"
-        hint = "if you have put an older copy back, `yester key accept` takes it as it is; else somebody has replaced the store"
-        if is_added_to:
-            store.close()
+    try:
+        message = replaced_problem(store)
+        if message and is_written:
             message += "; nothing was changed"
-            raise ConflictError(message, hint=hint)
-        print(f"warning: {message}\nhint: {hint}", file=sys.stderr)
+            raise ConflictError(message, hint=REPLACED_HINT)
+    except BaseException:
+        store.close()
+        raise
+    if message:
+        print(f"warning: {message}\nhint: {REPLACED_HINT}", file=sys.stderr)
     remember(store)
     store.call_at_close(partial(remember, store))
     return store
@@ -154,7 +159,7 @@ def open_or_create(path: Path, *, unlock: "Unlock | None" = None) -> Store:
     """Open the store to add snapshots, and make it on first use, which is said."""
     is_secret = given_passphrase() is not None
     try:
-        store = open_store(path, unlock=unlock, is_added_to=True)
+        store = open_store(path, unlock=unlock, is_written=True)
         if is_secret and store.parameters.encryption is None:
             store.close()
             message = f"the store {path} is not encrypted, but a passphrase was given for it; nothing was stored"
@@ -167,7 +172,7 @@ def open_or_create(path: Path, *, unlock: "Unlock | None" = None) -> Store:
         try:
             store = Store.create(path)
         except ConflictError:
-            return open_store(path, unlock=unlock, is_added_to=True)  # Another command has made it just now.
+            return open_store(path, unlock=unlock, is_written=True)  # Another command has made it just now.
         print(f"made a new store in {path}", file=sys.stderr)
         return store
 

@@ -42,7 +42,7 @@ def run_source(
     source: Source, store_path: Path, upkeep: Upkeep, book: RunBook, *, is_wanted: Callable[[RunRecord | None], bool]
 ) -> Ending | None:
     """Run a source if that is wanted, see `ScheduledRun.run`, and say what happens."""
-    run = ScheduledRun(source, store_path, upkeep, lambda: open_store(store_path, is_added_to=True))
+    run = ScheduledRun(source, store_path, upkeep, lambda: open_store(store_path, is_written=True))
     return run.run(book, _Telling(source, store_path, book), is_wanted=is_wanted)
 
 

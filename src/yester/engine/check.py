@@ -25,7 +25,7 @@ Threads: one, and while it decodes segments a few of its own.
 """
 
 import stat
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -79,11 +79,16 @@ class Sample:
 
 
 def check_path(
-    path: Path, *, read_data: bool | Sample, progress: StepProgress | None = None, unlock: "Unlock | None" = None
+    path: Path,
+    *,
+    read_data: bool | Sample,
+    progress: StepProgress | None = None,
+    unlock: "Unlock | None" = None,
+    judge_history: Callable[[Store], str] = lambda _store: "",
 ) -> CheckReport:
     """As `check`, of the store in `path`, which with all of `read_data` is only opened after LMDB's pages were found to be sound.
 
-    `unlock` as for `Store.open`.
+    `unlock` as for `Store.open`. `judge_history` says what is wrong with the store for somebody who has seen it before, if anything is.
 
     Raises:
         YesterError: as `Store.open`.
@@ -93,7 +98,9 @@ def check_path(
     if findings:
         return CheckReport(findings)
     with Store.open(path, unlock=unlock) as store:
-        return _check_open(store, read_data=read_data, progress=progress)
+        problem = judge_history(store)
+        report = _check_open(store, read_data=read_data, progress=progress)
+        return replace(report, findings=(Finding(FindingKind.HISTORY, problem), *report.findings)) if problem else report
 
 
 def check(store: Store, *, read_data: bool | Sample, progress: StepProgress | None = None) -> CheckReport:
@@ -420,7 +427,12 @@ class StructureCheck:
             return
         from yester.store.slots import unsound_slots  # noqa: PLC0415 (ciphers take 20 ms to import, and plain stores need none)
 
-        for number in unsound_slots(self._view, self._environment.key):
+        unsound = unsound_slots(self._view, self._environment.key)
+        summary = self._environment.summary
+        if not unsound and summary is not None and not summary.has_right_keys(self._view):
+            what = "the keys are not those that were recorded: one was taken away, or put back; see `yester key accept --help`"
+            self._note("keys", FindingKind.KEY, what)
+        for number in unsound:
             what = (
                 f"key {number} is damaged, or was changed, and may open the store no more: make it anew with `yester key change {number}`"
             )

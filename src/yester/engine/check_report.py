@@ -26,6 +26,8 @@ class FindingKind(Enum):
     """A live folder, or what only its versions have."""
     KEY = "key"
     """A key slot of an encrypted store."""
+    HISTORY = "history"
+    """An encrypted store does not go on from what was seen of it before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from yester.store.keys import KEY_BYTES, SALT_BYTES, TAG_BYTES, Box, StoreKey
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.parameters import FORMAT_KEY, SLOT_PREFIX, Encryption, Parameters
 from yester.store.recovery import RECOVERY_KEY_BYTES
+from yester.store.summary import SnapshotSummary
 
 SLOT_VERSION = 1
 _SLOTS_MAX = 64
@@ -204,8 +205,8 @@ def judge_label(label: str) -> None:
         raise UsageError(message)
 
 
-def put_slot(transaction: WriteTransaction, key: StoreKey, secret: Secret, label: str) -> Slot:
-    """Seal the store key for a secret, in a slot of a new number.
+def put_slot(transaction: WriteTransaction, key: StoreKey, secret: Secret, label: str, *, summary: SnapshotSummary | None = None) -> Slot:
+    """Seal the store key for a secret, in a slot of a new number, which is counted in the summary of the store if that has one already.
 
     Raises:
         ConflictError: there are too many. UsageError: the label is too long, or not printable.
@@ -220,7 +221,10 @@ def put_slot(transaction: WriteTransaction, key: StoreKey, secret: Secret, label
     parameters = bytes(transaction.get(Table.META, FORMAT_KEY) or b"")
     slot = msgspec.structs.replace(slot, sealed=secret.box(slot).seal(key.raw, beside=slot.beside(parameters)))
     slot = msgspec.structs.replace(slot, proof=_proof(slot, key, parameters))
-    transaction.put(Table.META, _slot_key(number), msgspec.msgpack.encode(slot))
+    encoded = msgspec.msgpack.encode(slot)
+    if summary is not None:
+        summary.count(transaction, Table.META, _slot_key(number), encoded)
+    transaction.put(Table.META, _slot_key(number), encoded)
     return slot
 
 
@@ -239,7 +243,8 @@ class KeySlots:
 
     def add(self, secret: Secret, label: str = "") -> Slot:
         """Have one more secret open the store."""
-        return self._environment.write(lambda transaction: put_slot(transaction, self._key, secret, label))
+        summary = self._environment.summary
+        return self._environment.write(lambda transaction: put_slot(transaction, self._key, secret, label, summary=summary))
 
     def remove(self, number: int) -> Slot | None:
         """Have a slot open the store no more; returns it, or None if it could not be read.
@@ -267,12 +272,15 @@ class KeySlots:
 
         def apply(transaction: WriteTransaction) -> Slot:
             old = self._remove(transaction, number, kept=1)
-            return put_slot(transaction, self._key, secret, old.label if old is not None else "")
+            label = old.label if old is not None else ""
+            return put_slot(transaction, self._key, secret, label, summary=self._environment.summary)
 
         return self._environment.write(apply)
 
     def _remove(self, transaction: WriteTransaction, number: int, *, kept: int) -> Slot | None:
         slot = self._removable(transaction, number, kept=kept)
+        if self._environment.summary is not None:
+            self._environment.summary.count(transaction, Table.META, _slot_key(number), None)
         transaction.delete(Table.META, _slot_key(number))
         return slot
 

@@ -96,6 +96,7 @@ from yester.store.snapshots import (
 if TYPE_CHECKING:
     from yester.store.keys import StoreKey
     from yester.store.slots import LockedStore, Unlock
+    from yester.store.summary import Summary
 
 _PLENTY_BYTES = 1 << 30
 _RESERVE_BYTES = 4 * 1024 * 1024
@@ -234,8 +235,9 @@ class Store:
             if parameters.encryption is not None:
                 use_key(environment, ask_for_key(environment, parameters, unlock))
             store = cls(path, environment, parameters, resources.pop_all())
-        if not is_helper and (problem := store.snapshots_problem()):
-            _log.warning("%s", problem)
+        if not is_helper:
+            for problem in filter(None, (store.snapshots_problem(), store.keys_problem())):
+                _log.warning("%s", problem)
         return store
 
     @classmethod
@@ -316,17 +318,34 @@ class Store:
             "by damage or by somebody without the key; `yester key accept` takes them as they are"
         )
 
-    def changes(self) -> int:
-        """How often the snapshots of an encrypted store were changed: it never becomes less. 0 for a plain store."""
+    def keys_problem(self) -> str:
+        """What is wrong with the key slots of an encrypted store, if somebody who did not have it open has changed them; else nothing."""
         summary = self.environment.summary
         if summary is None:
-            return 0
+            return ""
         with self.environment.read() as view:
-            found = summary.load(view)
+            if summary.has_right_keys(view):
+                return ""
+        return (
+            f"the keys of {self.path} are not those that were recorded: one was taken away, or put back as it was earlier, by damage or by "
+            "somebody who did not have the store open; see `yester key list`, remove what should not be there, then `yester key accept`"
+        )
+
+    def summary(self) -> "Summary | None":
+        """What the snapshots and keys of an encrypted store add up to; None for a plain store, and where that is lost."""
+        summary = self.environment.summary
+        if summary is None:
+            return None
+        with self.environment.read() as view:
+            return summary.load(view)
+
+    def changes(self) -> int:
+        """How often the snapshots and keys of an encrypted store were changed: it never becomes less. 0 for a plain store."""
+        found = self.summary()
         return found.changes if found is not None else 0
 
     def accept_snapshots(self) -> None:
-        """Take the snapshots of an encrypted store as they are from now on, see `snapshots_problem`; durable on return."""
+        """Take snapshots and keys of an encrypted store as they are from now on, see `snapshots_problem`; durable on return."""
         if self.environment.summary is not None:
             self.environment.write(self.environment.summary.begin)
 
