@@ -556,6 +556,20 @@ def test_status_says_how_old_backups_are_although_the_disk_with_the_store_is_awa
     assert "error" in run("status", "--json").json
 
 
+def test_status_needs_no_usual_store_where_each_source_has_its_own(
+    run: Run, cron: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("YESTER_STORE")
+    assert run("status").code == 1, "here nothing says where backups are"
+    assert run("schedule", "add", "letters", folder, "--every", "1h", "--store", tmp_path / "other").code == 0
+    assert run("schedule", "run", "letters").code == 0
+    done = run("status")
+    assert (done.code, done.err) == (0, "")
+    assert "letters" in done.out
+    assert run("status", "--json").json["live_folders"] == []
+    assert run("status", "--store", tmp_path / "nowhere").code == 1
+
+
 def test_status_looks_into_stores_of_sources_that_have_their_own(run: Run, cron: Path, folder: Path, tmp_path: Path) -> None:
     run("init")
     run("schedule", "add", "letters", folder, "--every", "daily", "--store", tmp_path / "own")

@@ -11,14 +11,14 @@ import click
 
 from yester.cli.config import Config, read_config
 from yester.cli.local_time import local_zone
-from yester.cli.options import current_config_path, is_store_given, json_option, open_store, store_option
+from yester.cli.options import current_config_path, is_store_given, is_store_named, json_option, open_store, store_option
 from yester.cli.output import json_name, json_time, print_json, print_table, show_size, show_text, show_time
 from yester.cli.show_source import show_next, show_state, state_json, warnings
 from yester.cli.state_folder import run_book
 from yester.engine.runs import Outcome
 from yester.engine.source_states import SourceState, Times, find_states, snapshot_times
 from yester.engine.upkeep import store_key
-from yester.errors import YesterError
+from yester.errors import NotFoundError, YesterError
 from yester.store.live import live_name_of
 from yester.store.store import Store
 
@@ -46,11 +46,20 @@ def command(store_path: Path, as_json: bool) -> None:
     from yester.fs.live_control import find_live_folders, find_snapshot_mounts
 
     config, now_ns = read_config(current_config_path()), time.time_ns()
+    folders: list[LiveFolder] = []
+    mounts: list[Path] = []
+    times: Times = {}
     try:
         with open_store(store_path) as store:
             folders = find_live_folders(store)
             mounts = find_snapshot_mounts(store.path)
             times = _times(store)
+    except NotFoundError:
+        # Where each source has a store of its own, none need be in the usual place.
+        if is_store_named(config) or not _have_own_stores(config):
+            if not as_json and any(source.recurrence for source in config.sources.values()):
+                _print_sources(_states(config, {}, now_ns), now_ns)
+            raise
     except YesterError:
         # The disk with the store may be unplugged: whoever asks wants to know all the more how old backups are.
         if not as_json and any(source.recurrence for source in config.sources.values()):
@@ -78,6 +87,12 @@ def command(store_path: Path, as_json: bool) -> None:
     _print_live(folders)
     for path in mounts:
         print(f"snapshots are mounted at {show_text(str(path))}")
+
+
+def _have_own_stores(config: Config) -> bool:
+    """Whether something is backed up, and all of it into stores that the configuration names for it alone."""
+    wanted = [source for source in config.sources.values() if source.paths]
+    return bool(wanted) and all(source.store is not None for source in wanted)
 
 
 def _times(store: Store) -> Times:

@@ -193,6 +193,11 @@ def is_store_given() -> bool:
     return click.get_current_context().get_parameter_source("store_path") is ParameterSource.COMMANDLINE
 
 
+def is_store_named(config: "Config") -> bool:
+    """Whether anything says which store the command that runs is about, so that it is not just the usual one."""
+    return is_store_given() or bool(os.environ.get("YESTER_STORE")) or config.store is not None
+
+
 def store_of(config: "Config", source: str, store_path: Path) -> Path:
     """Where a source is: in the store that `--store` gave this command, else in its own as the configuration says, else in `store_path`."""
     configured = config.sources.get(source)
