@@ -13,6 +13,7 @@ import trio
 from tests.fs.live_folder import SMALL_CHUNKS
 from yester.core.records import check_text
 from yester.core.retention import LIVE_POLICY, Policy
+from yester.engine.check import check
 from yester.errors import BusyError, ConflictError, NotFoundError, StoreFullError, UsageError
 from yester.fs import live_session, mounting
 from yester.fs.live_control import carry_out, find_live_folders
@@ -71,6 +72,30 @@ def test_versions_have_seconds_of_their_own(store: Store) -> None:
     first, second = store.snapshots()
     assert first.snapshot.time_ns // 10**9 < second.snapshot.time_ns // 10**9
     assert "-2" not in second.snapshot.name[19:]
+
+
+def test_a_remark_makes_a_version_also_where_nothing_has_changed(store: Store) -> None:
+    async def work(session: LiveSession) -> None:
+        make(session, b"a")
+        assert await session.publish() is not None
+        assert (await session.carry_out(Order())).published == ""
+        first = (await session.carry_out(Order("before the move", even_if_same=True))).published
+        assert first
+        assert (await session.carry_out(Order("again", even_if_same=True))).published > first
+        make(session, b"c")
+        assert await session.publish() is not None
+
+    use(store, work)
+    versions = [stored.snapshot for stored in store.snapshots()]
+    assert [version.message for version in versions] == ["", "before the move", "again", ""]
+    assert versions[0].root == versions[1].root == versions[2].root != versions[3].root
+    assert len({version.time_ns // 10**9 for version in versions}) == 4
+    assert check(store, read_data=True).is_whole
+    use(store, work_nothing)  # the folder goes on from the last
+
+
+async def work_nothing(session: LiveSession) -> None:
+    assert await session.publish() is None
 
 
 def test_a_version_is_made_when_it_is_quiet_and_not_again(store: Store) -> None:

@@ -57,7 +57,7 @@ def command(name: str, path: str, when: str, dry_run: bool, store_path: Path, as
             raise NotFoundError(message)
         if differences and not dry_run:
             remark = f"rewound {show_name(inner) or 'all'} to {stored.snapshot.name}"
-            after = carry_out(store, name, Order(remark, stored.id.hex(), inner.hex()), mount_point=mount_point).published
+            after = carry_out(store, name, Order(remark, snapshot=stored.id.hex(), path_hex=inner.hex()), mount_point=mount_point).published
         else:
             after = ""
     if as_json:

@@ -22,6 +22,8 @@ def command(name: str, message: str, store_path: Path, as_json: bool) -> None:
     Example:
       yester snapshot Work --message "before the big change"
 
+    Where nothing changed since the last version none is made, unless there is a message to go with it.
+
     Exit status: 0 done (also where nothing had changed), 1 failed, 2 wrong usage.
     """
     from yester.core.records import check_text
@@ -31,7 +33,7 @@ def command(name: str, message: str, store_path: Path, as_json: bool) -> None:
 
     check_text(message)
     with open_store(store_path, is_written=True) as store:
-        report = carry_out(store, name, Order(message=message), mount_point=find_mount_point(store_path, name))
+        report = carry_out(store, name, Order(message=message, even_if_same=bool(message)), mount_point=find_mount_point(store_path, name))
         latest = store.latest_snapshot(source_of(name))
     if as_json:
         print_json({"published": report.published or None, "latest": snapshot_json(latest) if latest is not None else None})

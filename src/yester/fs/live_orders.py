@@ -11,6 +11,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Make a version, with this remark. With `snapshot`, the hex id of one, rewind a path to it in between, and make another."""
 
     message: str = ""
+    even_if_same: bool = False
+    """Also where nothing changed since the last."""
     snapshot: str = ""
     path_hex: str = ""
     """In hex, since JSON has no text for names that are not UTF-8."""

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import msgspec
 import trio
 
-from yester.core.records import Entry, Snapshot
+from yester.core.records import Added, Entry, Snapshot
 from yester.core.retention import KEEP_ALL, LIVE_POLICY, Policy
 from yester.engine.forget import thin
 from yester.engine.history import file_history
@@ -140,7 +141,7 @@ class LiveSession:
     async def carry_out(self, order: Order) -> Report:
         """Carry an order out, and report. What went wrong is in the report."""
         try:
-            first = await self.publish("" if order.snapshot else order.message)
+            first = await self.publish("" if order.snapshot else order.message, even_if_same=order.even_if_same)
             changes = 0
             if order.snapshot:
                 changes = await self._rewind(order)
@@ -157,38 +158,46 @@ class LiveSession:
             self.report = Report(is_running=False, error=message, hint="its log says more; some of it may be done")
         return self.report
 
-    async def publish(self, message: str = "") -> StoredSnapshot | None:
-        """Make a version of what changed; None if nothing did.
+    async def publish(self, message: str = "", *, even_if_same: bool = False) -> StoredSnapshot | None:
+        """Make a version of what changed; None if nothing did. With `even_if_same` the last one is made again then, with this remark.
 
         Raises:
             YesterError: it could not be stored; all of it stays to be published.
         """
         async with self._publishing:
-            self._check_room()
-            await self._wait_for_next_second()
-            with ExitStack() as adding:
-                adding.enter_context(self.store.adding())
-                cut = self.tree.begin_version()
-                if cut is None:
-                    self._problem = ""
-                    return None
-                cut_ns = time.time_ns()
-                try:
-                    await self._sync()  # also the version before this one
-                    self._uncommitted.close()
-                    version, snapshot = await trio.to_thread.run_sync(self._store, cut, message, cut_ns)
-                except BaseException:
-                    self.tree.abandon_version()
-                    raise
-                self.tree.finish_version(cut, version, snapshot)
-                try:
-                    await self._sync()
-                except YesterError:
-                    # The journal tries again, for as long as it takes, and what it commits names what was added.
-                    self._uncommitted = adding.pop_all()
-                    raise
-            self._problem = ""
-            return self.journal.last_published if snapshot is not None else None
+            published = await self._publish_changes(message)
+            if published is None and even_if_same:
+                await self._wait_for_next_second()
+                published = await trio.to_thread.run_sync(self._publish_again, message)
+            return published
+
+    async def _publish_changes(self, message: str) -> StoredSnapshot | None:
+        """As `publish`, of a folder that nobody else makes a version of meanwhile."""
+        self._check_room()
+        await self._wait_for_next_second()
+        with ExitStack() as adding:
+            adding.enter_context(self.store.adding())
+            cut = self.tree.begin_version()
+            if cut is None:
+                self._problem = ""
+                return None
+            cut_ns = time.time_ns()
+            try:
+                await self._sync()  # also the version before this one
+                self._uncommitted.close()
+                version, snapshot = await trio.to_thread.run_sync(self._store, cut, message, cut_ns)
+            except BaseException:
+                self.tree.abandon_version()
+                raise
+            self.tree.finish_version(cut, version, snapshot)
+            try:
+                await self._sync()
+            except YesterError:
+                # The journal tries again, for as long as it takes, and what it commits names what was added.
+                self._uncommitted = adding.pop_all()
+                raise
+        self._problem = ""
+        return self.journal.last_published if snapshot is not None else None
 
     async def finish(self) -> None:
         """Make the last version before the process ends.
@@ -268,10 +277,22 @@ class LiveSession:
         if latest is not None:
             if is_same_version(version, latest.snapshot):
                 return version, None
-            # A version is newer than the one before, whatever the clock says.
-            apart_ns = _SECOND_NS if self._pace.is_a_second_apart else 1
-            cut_ns = max(cut_ns, latest.snapshot.time_ns // apart_ns * apart_ns + apart_ns)
+            cut_ns = self._after(latest.snapshot, cut_ns)
         return version, snapshot_of(version, source=source_of(self.name), message=message, cut_ns=cut_ns)
+
+    def _publish_again(self, message: str) -> StoredSnapshot | None:
+        """Publish the last version once more, with a remark; None if there is none. Runs on a worker thread."""
+        latest = self.store.latest_snapshot(source_of(self.name))
+        if latest is None:
+            return None
+        now_ns = self._after(latest.snapshot, time.time_ns())
+        again = {"name": "", "time_ns": now_ns, "finished_ns": now_ns, "message": message, "added": Added()}
+        return self.store.add_snapshot(msgspec.structs.replace(latest.snapshot, **again))
+
+    def _after(self, latest: Snapshot, now_ns: int) -> int:
+        """The time of the next version: it is newer than the one before, whatever the clock says."""
+        apart_ns = _SECOND_NS if self._pace.is_a_second_apart else 1
+        return max(now_ns, latest.time_ns // apart_ns * apart_ns + apart_ns)
 
     async def _sync(self) -> None:
         """As the journal's, with our errors."""
