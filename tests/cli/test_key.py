@@ -287,6 +287,27 @@ def test_a_store_that_was_put_back_as_before_the_last_command_is_noticed(
     assert "is older than it was when last seen here" in run("snapshots").err
 
 
+def test_a_recovery_key_does_not_become_a_passphrase_unsaid(run: Run, locked: Path, file: Path, tmp_path: Path) -> None:
+    assert run("key", "export", "--to", tmp_path / "paper", "--passphrase-file", file).code == 0
+    (tmp_path / "new").write_text(NEW)
+    for arguments in (["2", "--passphrase-file", file], ["--passphrase-file", tmp_path / "paper"]):
+        done = run("key", "change", *arguments, "--new-passphrase-file", tmp_path / "new")
+        assert (done.code, "key 2 is a recovery key" in done.err, "nothing was changed" in done.err) == (2, True, True)
+    assert [key["kind"] for key in run("key", "list", "--json").json] == ["passphrase", "recovery key"]
+
+
+def test_adding_a_schedule_warns_where_runs_will_not_know_the_passphrase(
+    run: Run, locked: Path, folder: Path, file: Path, tmp_path: Path
+) -> None:
+    options = ["--every", "daily", "--timer", "none", "--passphrase-file", file]
+    done = run("schedule", "add", "letters", folder, *options)
+    assert (done.code, "they will fail" in done.err, "passphrase_file = " in done.err) == (0, True, True)
+    config = tmp_path / "home" / ".config" / "yester" / "config.toml"
+    config.write_text(f'passphrase_file = "{file}"\n')
+    done = run("schedule", "add", "letters", folder, *options)
+    assert (done.code, "they will fail" in done.err) == (0, False)
+
+
 def put_back(store: Path) -> None:
     """Have the copy beside it take the store's place."""
     shutil.rmtree(store)

@@ -117,7 +117,7 @@ def remove_command(number: int, dry_run: bool, store_path: Path) -> None:
 @_new_file
 @store_option
 def change_command(number: int | None, new_file: Path | None, store_path: Path) -> None:
-    """Put a new passphrase in the place of an old one: of KEY, or of the one that is given to open the store.
+    """Put a new passphrase in the place of an old one: KEY, or of the one that is given to open the store.
 
     The old one works until the new one does. What `yester key remove --help` says of older copies is true here as well.
 
@@ -136,7 +136,11 @@ def change_command(number: int | None, new_file: Path | None, store_path: Path) 
                 raise UsageError(message, hint="name it: yester key change KEY; `yester key list` shows them")
             number = unlocker.slots[0].number
         slots = _slots(store)
-        slots.look_at_removal(number, is_replaced=True)
+        old = slots.look_at_removal(number, is_replaced=True)
+        if old is not None and _KINDS[old.kind] == "recovery key":
+            message = f"key {number} is a recovery key, and no passphrase can take its place; nothing was changed"
+            hint = f"add a passphrase with `yester key add`; for another recovery key: yester key export, then yester key remove {number}"
+            raise UsageError(message, hint=hint)
         slot = slots.replace(number, _passphrase(store, new_file))
     print(f"key {slot.number} has the new passphrase; older copies of the store still open with the old one")
 

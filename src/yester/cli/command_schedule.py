@@ -34,6 +34,7 @@ from yester.cli.options import (
     store_option,
 )
 from yester.cli.output import print_error, print_json, print_table, show_name, show_text
+from yester.cli.passphrases import is_passphrase_kept
 from yester.cli.schedule_timers import apply_timers, find_timers_in_use, scheduled_sources, timer_ways
 from yester.cli.scheduled_run import exit_code, run_source
 from yester.cli.show_source import show_last_run, show_next, state_json
@@ -147,11 +148,14 @@ def add_command(
     set_in_source(path, name, given, dry_run=True)  # refuses what would be a mistake
     with open_or_create(store_of(before, name, store_path)) as store:
         _note_other_past(store, name, folders)
+        is_locked = store.parameters.encryption is not None and not is_passphrase_kept(before, store.parameters.store_id)
     set_in_source(path, name, given)
     apply_timers(path, way, ways)
     print(f"{show_text(name)}: {show_text(every)}, {_started_by(way)}")
     if way is not None:
         print(f"the first backup comes within the hour; now: yester schedule run {shlex.quote(name)}")
+    if is_locked:
+        _warn_of_passphrase(path)
     _note_linger(way)
 
 
@@ -360,6 +364,12 @@ def _note_other_past(store: Store, name: str, folders: list[Path]) -> None:
 
 def _started_by(way: Timers | None) -> str:
     return f"started by {way.name}" if way is not None else "started by nothing yet: have `yester schedule run --due` started regularly"
+
+
+def _warn_of_passphrase(path: Path) -> None:
+    """Whoever types it now is not there when a backup runs."""
+    print("warning: the store is encrypted, and nothing tells its passphrase to runs that nobody watches: they will fail", file=sys.stderr)
+    print(f'hint: write passphrase_file = "/…" or passphrase_command = "…" at the top of {path}, or: yester key remember', file=sys.stderr)
 
 
 def _note_linger(way: Timers | None) -> None:

@@ -22,6 +22,7 @@ import click
 from yester.errors import LockedError, UsageError
 
 if TYPE_CHECKING:
+    from yester.cli.config import Config
     from yester.store.keys import StoreKey
     from yester.store.slots import LockedStore, Secret, Slot
 
@@ -140,6 +141,11 @@ def _configured_passphrase() -> str | None:
     if config.passphrase_file is not None:
         return read_passphrase_file(config.passphrase_file)
     return _run_passphrase_command(config.passphrase_command) if config.passphrase_command else None
+
+
+def is_passphrase_kept(config: "Config", store_id: bytes) -> bool:
+    """Whether the configuration or the keyring tells a passphrase to what runs by itself; it is not tried."""
+    return config.passphrase_file is not None or bool(config.passphrase_command) or _from_keyring(store_id) is not None
 
 
 def new_passphrase(file: Path | None, *, question: str = "new passphrase") -> str:
