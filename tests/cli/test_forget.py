@@ -8,9 +8,11 @@ import click
 import pytest
 
 from tests.cli.conftest import Run
+from yester.cli.command_live import refuse_to_begin_empty
 from yester.cli.keep_options import keep_options
 from yester.cli.options import ForgottenName
 from yester.core.retention import Policy
+from yester.errors import ConflictError
 from yester.fs.live_control import carry_out
 from yester.fs.live_orders import Order
 from yester.fs.live_start import empty_start
@@ -117,6 +119,30 @@ def test_a_whole_source_is_forgotten_when_it_is_meant(run: Run, three: list[str]
     assert "3 of 3 snapshots would be forgotten" in run("forget", "letters", "--all", "--dry-run").out
     assert run("forget", "letters", "--all", "--yes", "--json").json["forgotten"] == 3
     assert listed(run) == []
+
+
+def test_all_pins_of_a_source_are_taken_away_at_once(run: Run, three: list[str]) -> None:
+    assert run("forget", "letters", "--all", "--yes").code == 0
+    assert run("undelete", "letters").code == 0
+    done = run("unpin", "letters", "--all")
+    assert (done.code, done.out) == (0, "".join(f"{name} is not pinned any more\n" for name in three))
+    assert [snapshot["pinned"] for snapshot in run("snapshots", "--json").json] == [None] * 3
+    assert run("unpin", "letters", "--all").out == "no snapshot of letters is pinned\n"
+    assert run("unpin", "lettres", "--all").code == 1
+
+
+def test_a_removed_live_folder_whose_versions_were_had_back_does_not_begin_empty(run: Run, three: list[str], tmp_path: Path) -> None:
+    """Nobody would look for what he had beside an empty folder."""
+    next_node, nodes = empty_start(0)
+    with Store.open(tmp_path / "store") as store:
+        LiveFolders(store.environment).create("Work", next_node=next_node, nodes=nodes)
+        carry_out(store, "Work", Order(), mount_point=None)
+    assert run("forget", "live/Work", "--remove-folder", "--yes").code == 0
+    assert run("undelete", "live/Work").code == 0
+    with pytest.raises(ConflictError, match=r"was removed, but the store .* has versions of it; nothing was mounted") as caught:
+        refuse_to_begin_empty(tmp_path / "store", None, "Work")
+    assert "--from live/Work" in caught.value.hint
+    refuse_to_begin_empty(tmp_path / "store", None, "Other")
 
 
 def test_live_folders_are_thinned_without_being_told_how_and_removed_when_told(run: Run, three: list[str], tmp_path: Path) -> None:

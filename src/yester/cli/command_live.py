@@ -2,22 +2,27 @@
 """`yester live`."""
 
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from yester.cli.config import read_config
 from yester.cli.configured_policies import find_policy
 from yester.cli.daemon import mount_options, no_fuse, run_mount
-from yester.cli.options import HostPath, SnapshotName, current_config_path, open_or_create, store_option, unlock_before_fork
+from yester.cli.options import HostPath, SnapshotName, current_config_path, open_or_create, open_store, store_option, unlock_before_fork
 from yester.core.records import Entry
 from yester.core.retention import LIVE_POLICY
-from yester.errors import UsageError
-from yester.store.live import source_of
+from yester.errors import ConflictError, NotFoundError, UsageError
+from yester.store.live import LiveFolders, source_of
 from yester.store.store import Store
+
+if TYPE_CHECKING:
+    from yester.store.slots import Unlock
 
 _SECONDS = click.FloatRange(0.1, 10.0**9)
 
@@ -50,7 +55,8 @@ def command(
     Versions thin out with time: all of the last hour stay, hourly for a day, daily for a month, weekly for a year, then monthly, or
     as the policy of live/N says that is there when it is mounted (`yester policy set`).
 
-    End it with `yester umount MNT`, and go on any time with the same command.
+    End it with `yester umount MNT`, and go on any time with the same command. One that was removed goes on from its versions, if those were
+    had back, with --from.
 
     \b
     Examples:
@@ -76,6 +82,8 @@ def command(
     resolved = prepare_mount_point(mount_point, store_path)
 
     unlock = unlock_before_fork(store_path)
+    if start is None:
+        refuse_to_begin_empty(store_path, unlock, name)
 
     def serve(on_ready: Callable[[], None]) -> None:
         with open_or_create(store_path, unlock=unlock) as store:
@@ -83,6 +91,23 @@ def command(
             serve_live(store, LiveOptions(name, entry, Pace(quiet_s, interval_s), policy), resolved, options, on_ready)
 
     run_mount(resolved, serve, log_file=log_file, in_foreground=foreground)
+
+
+def refuse_to_begin_empty(store_path: Path, unlock: "Unlock | None", name: str) -> None:
+    """Refuse a folder that was removed and of which there are versions, which somebody had back: it would begin empty beside them.
+
+    Raises:
+        ConflictError: it would.
+    """
+    try:
+        with open_store(store_path, unlock=unlock, is_written=True) as store:
+            if name in LiveFolders(store.environment).names() or store.latest_snapshot(source_of(name)) is None:
+                return
+    except NotFoundError:
+        return  # there is no store yet
+    source = shlex.quote(source_of(name))
+    message = f"the live folder {name!r} was removed, but the store {store_path} has versions of it; nothing was mounted"
+    raise ConflictError(message, hint=f"to go on from the last of them add --from {source}; for an empty folder choose another --name")
 
 
 def _find_folder(store: Store, text: str) -> Entry:

@@ -19,7 +19,8 @@ from yester.engine.select import label
 def command(names: tuple[str, ...], no_pin: bool, store_path: Path) -> None:
     """Have forgotten snapshots back, as they were: by id, by SOURCE@NAME, or by SOURCE for all that are forgotten of it.
 
-    They are pinned, since the policy that forgot them would do so again; `yester unpin` takes the pin away.
+    They are pinned, since the policy that forgot them would do so again; `yester unpin` takes the pin
+    away, and with SOURCE --all those of all snapshots of it.
 
     \b
     Examples:

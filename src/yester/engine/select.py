@@ -120,6 +120,18 @@ def find_history_targets(store: Store, path: str, cwd: Path) -> list[tuple[str, 
     raise NotFoundError(message, hint=f"name it as SOURCE:PATH; {_SEE_ALL}")
 
 
+def find_pinned(store: Store, source: str) -> list[StoredSnapshot]:
+    """The snapshots of a source that are pinned, oldest first.
+
+    Raises:
+        NotFoundError: the store has no such source.
+    """
+    listing = store.listing(source)
+    if not listing.snapshots:
+        raise source_not_found(store, source)
+    return [stored for stored in listing.snapshots if stored.id in listing.pins]
+
+
 def source_not_found(store: Store, source: str) -> NotFoundError:
     """The error for a source, or whatever it was meant to be, that the store does not have."""
     if any(forgotten.stored.snapshot.source == source for forgotten in store.forgotten_snapshots()):
