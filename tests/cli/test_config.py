@@ -101,6 +101,10 @@ def test_a_file_that_is_not_there_says_nothing(path: Path) -> None:
     ("text", "place", "problem", "hint"),
     [
         ("x =", "config.toml is not TOML", "Invalid value", "in quotes"),
+        ("x = " + "[" * 5000 + "]" * 5000, "config.toml is not TOML", "too many brackets", ""),
+        ("passphrase_command = ' '", ", line 1: passphrase_command:", "it is empty", "leave it out"),
+        ("[sources.D]\ntags = ['']", ", line 2: sources.D.tags:", "a tag is empty", "leave it out"),
+        ("[sources.D]\nkeep = { tags = [''] }", ", line 2: sources.D.keep:", "tags of a policy have an empty one", ""),
         ("stor = '/x'", ", line 1: stor:", "no such key", "is it store?"),
         ("\nstore = 1", ", line 2: store:", "expected a text in quotes, got a number", "/srv/backup"),
         ("store = 'x'", ", line 1: store:", "'x' is no absolute path", "~/"),
@@ -335,6 +339,43 @@ def test_edit_with_an_editor_that_fails_changes_nothing(run: Run, tmp_path: Path
     assert "ended with exit status 7; nothing was changed" in done.err
     monkeypatch.setenv("VISUAL", "/nowhere/editor")
     assert "cannot be started: No such file" in run("config", "edit").err
+
+
+def test_an_editor_that_cannot_be_started_leaves_nothing_behind_and_one_that_failed_what_was_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor(tmp_path, monkeypatch, "")
+    monkeypatch.setenv("VISUAL", "/nowhere/editor")
+    assert run("config", "edit").code == 1
+    assert list((tmp_path / "tmp").iterdir()) == []
+    editor(tmp_path, monkeypatch, 'echo "# mine" > "$2"; exit 7')
+    done = run("config", "edit")
+    [draft] = (tmp_path / "tmp").rglob("config.toml")
+    assert (done.code, f"what you wrote is in {draft}" in done.err) == (1, True)
+    assert draft.read_text() == "# mine\n"
+
+
+def test_a_configuration_that_is_named_and_not_there_is_told(
+    run: Run, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("YESTER_STORE")
+    missing = tmp_path / "typo.toml"
+    for arguments in (["config", "check"], ["backup", folder], ["status"], ["schedule", "run"], ["schedule", "run", "--due"]):
+        done = run("--config", missing, *arguments)
+        assert (done.code, f"there is no configuration {missing}, which --config names" in done.err) == (1, True), arguments
+    monkeypatch.setenv("YESTER_CONFIG", str(missing))
+    assert "$YESTER_CONFIG names" in run("snapshots").err
+    assert not (tmp_path / "home").exists(), "no store was made"
+    assert run("schedule", "add", "letters", folder, "--every", "daily", "--timer", "none").code == 0
+    assert run("schedule", "list").code == 0
+
+
+def test_a_configuration_that_is_no_file_is_refused_at_once(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="is no ordinary file"):
+        read_config(path)
+    assert dict(read_config(Path(os.devnull)).sources) == {}
 
 
 def test_the_store_of_the_configuration_is_used(run: Run, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

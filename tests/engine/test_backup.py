@@ -1001,7 +1001,7 @@ def test_paths_that_cannot_lie_side_by_side_are_refused(sandbox: Sandbox) -> Non
 
 
 def test_missing_paths_are_refused_before_anything_is_done(sandbox: Sandbox) -> None:
-    with pytest.raises(NotFoundError, match="nothing was backed up"):
+    with pytest.raises(NotFoundError, match="does not exist; nothing was done"):
         sandbox.back_up(sandbox.folder, sandbox.folder / "missing")
     with pytest.raises(UsageError):
         back_up(sandbox.store, [], BackupOptions())

@@ -21,6 +21,18 @@ from yester.store.store import Store
 Rows = dict[Table, dict[bytes, bytes]]
 
 
+def test_a_disk_that_becomes_full_is_told_as_one_of_compacting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def be_full(_environment: Environment, _folder: Path) -> None:
+        message = "the disk is full"
+        raise StoreFullError(message, hint="it goes on from what is stored")
+
+    monkeypatch.setattr(Environment, "copy_to", be_full)
+    with pytest.raises(StoreFullError, match="no space left for a second file") as caught:
+        compact(path)
+    assert "goes on from" not in caught.value.hint
+    assert not (path / COMPACT_FOLDER).exists()
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A store most of whose pages are free."""

@@ -79,7 +79,15 @@ def edit_command() -> None:
     folder = Path(tempfile.mkdtemp(prefix="yester-config-"))
     draft = folder / "config.toml"
     draft.write_text(before or SAMPLE, encoding="utf-8")
-    if not _edit_until_right(path, draft):
+    try:
+        is_changed = _edit_until_right(path, draft)
+    except NotFoundError:
+        if draft.read_text("utf-8") == (before or SAMPLE):
+            _remove(folder)
+        else:
+            print(f"what you wrote is in {draft}", file=sys.stderr)
+        raise
+    if not is_changed:
         _remove(folder)
         print("nothing was changed")
         return
@@ -142,7 +150,7 @@ def _run_editor(draft: Path) -> None:
         raise NotFoundError(message, hint="say which to use: EDITOR=nano yester config edit") from error
     if done.returncode != 0:
         message = f"the editor {words[0]} ended with exit status {done.returncode}; nothing was changed"
-        raise NotFoundError(message, hint=f"what you wrote, if anything, is in {draft}")
+        raise NotFoundError(message, hint="run it again, or with another editor: EDITOR=nano yester config edit")
 
 
 def _remove(folder: Path) -> None:

@@ -11,6 +11,7 @@ Writing it: `config_edit`.
 import difflib
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +109,15 @@ def config_path(option: str | None) -> Path:
     if option == "":
         message = "the path after --config is empty; nothing was done"
         raise UsageError(message)
-    if option or os.environ.get("YESTER_CONFIG"):
+    if is_config_named(option):
         return Path(os.path.abspath(option or os.environ["YESTER_CONFIG"]))
     config_home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(config_home) / "yester" / "config.toml"
+
+
+def is_config_named(option: str | None) -> bool:
+    """Whether `--config` or $YESTER_CONFIG says where the configuration is: then it should be there."""
+    return bool(option or os.environ.get("YESTER_CONFIG"))
 
 
 def read_config(path: Path) -> Config:
@@ -144,7 +150,13 @@ def read_text(path: Path) -> str:
         UsageError: it cannot be a configuration. StoreAccessError: the operating system refuses it.
     """
     try:
-        with open(path, "rb") as file:
+        # Not blocking: a FIFO that nobody writes into would be waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                if os.path.samefile(path, os.devnull):
+                    return ""
+                message = f"{path} is no ordinary file, so no configuration; nothing was done"
+                raise UsageError(message, hint="write what it gives into a file, and name that")
             data = file.read(_BYTES_MAX + 1)
     except FileNotFoundError:
         return ""
@@ -172,6 +184,8 @@ def parse_config(path: Path, text: str) -> Config:
     file = _to_struct(place, (), _parse_toml(path, text), _File)
     sources = {name: _parse_source(place, name, raw) for name, raw in file.sources.items()}
     store = _absolute(place, ("store",), file.store) if file.store is not None else None
+    if file.passphrase_command is not None and not file.passphrase_command.strip():
+        raise place.error(("passphrase_command",), "it is empty", 'write it as passphrase_command = "pass show backup", or leave it out')
     passphrase_file = _absolute(place, ("passphrase_file",), file.passphrase_file) if file.passphrase_file is not None else None
     return Config(path, store, passphrase_file, file.passphrase_command or "", _parse_upkeep(place, file.upkeep), sources)
 
@@ -234,6 +248,8 @@ def _parse_source(place: _Place, name: str, raw: object) -> Source:
         raise place.error((*keys, "hook_timeout"), "a hook that may take no time cannot run", 'write it as hook_timeout = "10m"')
     paths = [_absolute(place, (*keys, "paths"), path) for path in table.paths]
     checked("paths", lambda: check_side_by_side(paths))
+    if "" in table.tags:
+        raise place.error((*keys, "tags"), "a tag is empty", "give it a name, or leave it out")
     checked("exclude", lambda: RuleStack().with_rules(b"", table.exclude))
     return Source(
         name=name,
@@ -335,6 +351,9 @@ def _parse_toml(path: Path, text: str) -> dict[str, object]:
 
     try:
         return tomllib.loads(text)
+    except RecursionError as error:
+        message = f"the configuration {path} is not TOML that can be read: too many brackets in brackets; nothing was done"
+        raise UsageError(message) from error
     except tomllib.TOMLDecodeError as error:
         message = f"the configuration {path} is not TOML: {error}; nothing was done"
         raise UsageError(message, hint='a text stands in quotes, a list in brackets: paths = ["/home/ann/Documents"]') from error

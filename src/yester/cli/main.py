@@ -85,7 +85,7 @@ def cli(config_file: str | None) -> None:  # options.current_config_path asks fo
       yester log ~/Documents/report.odt    the versions of one file
 
     The store is --store DIR, else $YESTER_STORE, else what the configuration says, else ~/.local/share/yester/store. The configuration is
-    --config FILE, else $YESTER_CONFIG, else ~/.config/yester/config.toml; it need not be there.
+    --config FILE, else $YESTER_CONFIG, else ~/.config/yester/config.toml; this last need not be there.
 
     Shell completion: eval "$(_YESTER_COMPLETE=bash_source yester)" in ~/.bashrc (zsh_source, fish_source for others).
 

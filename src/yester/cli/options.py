@@ -177,15 +177,28 @@ def open_or_create(path: Path, *, unlock: "Unlock | None" = None) -> Store:
         return store
 
 
+_CONFIG_MAKERS = ("schedule add", "schedule apply", "policy set", "config edit")
+"""Commands that make a configuration that is not there, or clear up after one."""
+
+
 def current_config_path() -> Path:
-    """Where the configuration of the command that runs is, whether it exists or not.
+    """Where the configuration of the command that runs is. It need not exist, unless a person has named it.
 
     Raises:
-        UsageError: `--config` says nothing.
+        UsageError: `--config` says nothing. NotFoundError: what it or $YESTER_CONFIG names is not there, and the command does not make it.
     """
-    from yester.cli.config import config_path
+    return _config_path_of(click.get_current_context(), may_miss=_CONFIG_MAKERS)
 
-    return config_path(click.get_current_context().find_root().params.get("config_file"))
+
+def _config_path_of(context: click.Context, *, may_miss: tuple[str, ...]) -> Path:
+    from yester.cli.config import config_path, is_config_named
+
+    option = context.find_root().params.get("config_file")
+    path = config_path(option)
+    if is_config_named(option) and not context.command_path.endswith(may_miss) and not os.path.lexists(path):
+        message = f"there is no configuration {path}, which {'--config' if option else '$YESTER_CONFIG'} names; nothing was done"
+        raise NotFoundError(message, hint="see whether the name is right; `yester config edit` makes one")
+    return path
 
 
 def is_store_given() -> bool:
@@ -209,9 +222,10 @@ def _store_path(context: click.Context, _parameter: click.Parameter, value: Path
         return value
     if os.environ.get("YESTER_STORE"):
         return Path(os.environ["YESTER_STORE"])
-    from yester.cli.config import config_path, read_store
+    from yester.cli.config import read_store
 
-    configured = read_store(config_path(context.find_root().params.get("config_file")))
+    # A run by schedule reads the configuration itself, and tells only once that it is missing.
+    configured = read_store(_config_path_of(context, may_miss=(*_CONFIG_MAKERS, "schedule run")))
     if configured is not None:
         return configured
     data_home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")

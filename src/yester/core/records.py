@@ -414,6 +414,14 @@ def check_text(text: str) -> None:
         raise UsageError(message, hint="write it as UTF-8 text on one line")
 
 
+def check_tag(tag: str) -> None:
+    """Raises UsageError for what cannot be a tag."""
+    if not tag:
+        message = "a tag is empty; nothing was stored"
+        raise UsageError(message, hint="give it a name, or leave it out")
+    check_text(tag)
+
+
 def is_valid_name(name: bytes) -> bool:
     """Whether a directory may hold this name: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`."""
     return 0 < len(name) <= NAME_BYTES_MAX and b"/" not in name and b"\0" not in name and name not in (b".", b"..")

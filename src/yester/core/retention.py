@@ -289,7 +289,10 @@ def _parse_within(value: object) -> int:
 
 def _parse_tags(value: object) -> frozenset[str]:
     if isinstance(value, str) or not isinstance(value, Collection) or not all(isinstance(tag, str) and tag for tag in value):
-        message = f"tags of a policy are {value!r}, which is no list of tags"
+        is_empty = isinstance(value, Collection) and not isinstance(value, str) and "" in value
+        message = (
+            "tags of a policy have an empty one among them" if is_empty else f"tags of a policy are {value!r}, which is no list of tags"
+        )
         raise UsageError(message, hint='write tags = ["keep", "release"]')
     return frozenset(value)
 

@@ -21,7 +21,7 @@ import msgspec
 
 from yester.core.ids import ChunkId
 from yester.core.ignore import RuleStack, split_rules
-from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, check_text, is_valid_name
+from yester.core.records import RECORD_VERSION, Added, Snapshot, Totals, check_tag, check_text, is_valid_name
 from yester.core.treediff import same_entry
 from yester.engine.scan import BackupProgress, ChunkSink, FolderObserver, Problem, ScanOptions, SourceScan
 from yester.errors import ConflictError, NotFoundError, SweptError, UsageError
@@ -96,8 +96,9 @@ def back_up(
     source = options.source or default_source_name(folders)
     check_source_name(source)
     check_paths(folders)
-    for text in (*options.tags, options.message):
-        check_text(text)
+    for tag in options.tags:
+        check_tag(tag)
+    check_text(options.message)
     rules = _command_line_rules(options)
     scan_options = ScanOptions(rules, options.exclude_caches, options.one_file_system, observer)
     if progress is None:
@@ -166,8 +167,8 @@ def check_paths(folders: list[Path]) -> None:
         raise UsageError(message)
     for folder in folders:
         if not os.path.lexists(folder):
-            message = f"{folder} does not exist; nothing was backed up"
-            raise NotFoundError(message)
+            message = f"{folder} does not exist; nothing was done"
+            raise NotFoundError(message, hint="see whether its name is right, and its disk mounted")
     check_side_by_side(folders)
 
 

@@ -430,7 +430,7 @@ class StructureCheck:
         unsound = unsound_slots(self._view, self._environment.key)
         summary = self._environment.summary
         if not unsound and summary is not None and not summary.has_right_keys(self._view):
-            what = "the keys are not those that were recorded: one was taken away, or put back; see `yester key accept --help`"
+            what = "the keys are not those that were recorded: one is gone, or was put back; see `yester key accept --help`"
             self._note("keys", FindingKind.KEY, what)
         for number in unsound:
             what = (

@@ -59,6 +59,8 @@ def compact(path: Path, *, map_bytes: int = MAP_BYTES, unlock: "Unlock | None" =
             environment.copy_to(folder)
             _judge_copy(environment, folder)
             take_place(path, folder)
+        except StoreFullError as error:
+            raise _no_room(path, needed_bytes) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise _no_room(path, needed_bytes) from error
