@@ -30,7 +30,9 @@ from yester.store.damage import count_damaged, note_damaged
 from yester.store.datafile import DATA_FILE
 from yester.store.live import LiveFolders
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
+from yester.store.parameters import SLOT_PREFIX
 from yester.store.segments import Kind, parse_header
+from yester.store.slots import KeySlots, recovery_secret
 from yester.store.snapshots import snapshot_key
 from yester.store.store import Store
 
@@ -597,6 +599,16 @@ def test_a_dry_run_says_what_a_repair_does_and_does_nothing(patient: Sandbox) ->
         assert getattr(dry, field) == getattr(real, field), field
     assert (real.from_segments, real.from_files, real.newly_lost) == (1, 1, 1)
     assert patient.read("there", second) == b"THERE"
+
+
+@pytest.mark.expect_log("the keys of .* are not those that were recorded")
+@pytest.mark.parametrize("patient", [True], ids=["encrypted"], indirect=True)
+def test_a_dry_run_tells_of_a_damaged_key_as_a_repair_does(patient: Sandbox) -> None:
+    """Nobody but who knows its passphrase can put that right."""
+    KeySlots(patient.store.environment).add(recovery_secret(bytes(32)))
+    flip(patient.store, Table.META, SLOT_PREFIX + (2).to_bytes(4, "big"), -1)
+    dry, real = mend(patient, RepairOptions(is_dry_run=True)), mend(patient)
+    assert dry.after.findings == real.after.findings != ()
 
 
 def test_a_copy_is_made_before_anything_is_written(patient: Sandbox, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _ROWS_IN_TRANSACTION = 20_000
 _UNLIMITED = 1 << 40
+_LASTING = frozenset({FindingKind.CHUNK, FindingKind.TREE, FindingKind.LIVE, FindingKind.KEY})
+"""Kinds of damage that a repair may not be able to put right."""
 _FILES_MAX = 1000
 """Files of this host that are told one by one."""
 
@@ -402,6 +404,6 @@ def _as_it_would_be(before: CheckReport, lost: set[ChunkId]) -> CheckReport:
     lasting = [
         replace(finding, affected=finding.affected[:AFFECTED_MAX], affected_more=max(0, len(finding.affected) - AFFECTED_MAX))
         for finding in before.findings
-        if finding.kind in {FindingKind.CHUNK, FindingKind.TREE, FindingKind.LIVE} and (finding.chunk is None or finding.chunk in lost)
+        if finding.kind in _LASTING and (finding.chunk is None or finding.chunk in lost)
     ]
     return replace(before, findings=tuple(lasting[:FINDINGS_MAX]), findings_more=max(0, len(lasting) - FINDINGS_MAX))
