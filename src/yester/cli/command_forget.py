@@ -117,6 +117,8 @@ def _print_outcome(outcome: _Outcome, now_ns: int, *, dry_run: bool) -> None:
     for removed in outcome.removed:
         lost = f"{removed.lost_nodes} changed files and folders, {show_size(removed.lost_bytes)}"
         lost = f"; in no version, and so lost: {lost}" if removed.lost_nodes else ""
+        if removed.problem:
+            lost = f"; what was in no version is lost, and how much that is, is not known: {show_text(removed.problem)}"
         print(f"{'would remove' if dry_run else 'removed'} the live folder {show_text(removed.removed_folder)}{lost}")
     of_all = f"{outcome.forgotten} of {len(rows)} snapshots"
     if dry_run:
@@ -134,7 +136,12 @@ def _outcome_json(outcome: _Outcome, now_ns: int, *, dry_run: bool) -> dict[str,
         "recoverable_until": json_time(now_ns + GRACE_NS) if outcome.forgotten and not dry_run else None,
         "policies": {source: policy.options() for source, policy in outcome.policies.items()},
         "removed_folders": [
-            {"name": removed.removed_folder, "lost_nodes": removed.lost_nodes, "lost_bytes": removed.lost_bytes}
+            {
+                "name": removed.removed_folder,
+                "lost_nodes": removed.lost_nodes if not removed.problem else None,
+                "lost_bytes": removed.lost_bytes if not removed.problem else None,
+                "problem": removed.problem or None,
+            }
             for removed in outcome.removed
         ],
         "snapshots": [

@@ -14,6 +14,7 @@ from yester.cli.passphrases import Unlocker
 from yester.cli.progress import show_progress, show_steps
 from yester.engine.check_report import CheckReport
 from yester.engine.repair import RepairOptions, RepairReport, repair
+from yester.engine.repair_live import LiveLoss, Outcome
 from yester.engine.repair_pages import PagesReport
 from yester.engine.repair_records import RecordAction, RecordChange
 from yester.engine.steps import StepProgress
@@ -49,7 +50,7 @@ def command(copy_to: Path | None, no_copy: bool, dry_run: bool, store_path: Path
       yester repair --no-copy
 
     Exit status: 0 done and nothing is damaged (any more), 1 failed, 2 wrong usage, 3 done but some files stay damaged, or the record of
-    a snapshot is lost.
+    a snapshot, or something of a live folder, is lost.
     """
     if copy_to is not None and no_copy:
         message = "--copy-to asks for a copy and --no-copy for none; nothing was changed"
@@ -93,7 +94,7 @@ def _print_report(report: RepairReport, copy_to: Path | None, *, dry_run: bool) 
         print("nothing would stay damaged" if dry_run else "nothing is damaged any more")
         return
     if report.after.is_whole:
-        print("records of snapshots are lost; everything else is whole")
+        print("what is said above would be lost" if dry_run else "what is said above is lost; everything else is whole")
         return
     noted = f"{report.newly_lost} chunks more than before are" if report.newly_lost else "no more chunks than before are"
     print(f"{noted} lost; this stays damaged, and everything else is whole:")
@@ -108,6 +109,11 @@ def _print_changes(report: RepairReport) -> None:
         print(show_text(_show_record(record)))
     if report.recovered_folders:
         print(_show_recovered(report.recovered, report.recovered_folders))
+    for name in report.mended_folders:
+        print(f"live folder {show_text(name)}: damaged rows are taken out, after which it can be used again")
+        for loss in report.live_losses:
+            if loss.folder == name:
+                print(f"  {_show_loss(loss)}")
     if report.mended_segments:
         print(f"{report.mended_segments} segments had a damaged header, which was made again")
     if report.foreign_segments:
@@ -175,6 +181,11 @@ def _report_json(report: RepairReport, *, dry_run: bool) -> dict[str, object]:
         "mended_segments": report.mended_segments,
         "foreign_segments": report.foreign_segments,
         "records": [_record_json(record) for record in report.records],
+        "mended_live_folders": report.mended_folders,
+        "live_losses": [
+            {"live_folder": loss.folder, "path": json_name(loss.path) if loss.path is not None else None, "outcome": loss.outcome.value}
+            for loss in report.live_losses
+        ],
         "recovered": report.recovered.snapshot.name if report.recovered is not None else None,
         "recovered_folders": report.recovered_folders,
         "forgotten_folders": report.forgotten_folders,
@@ -199,6 +210,21 @@ def _show_record(change: RecordChange) -> str:
             return "what backups remember of a folder was taken away"
         case _:
             assert_never(change.action)
+
+
+def _show_loss(loss: LiveLoss) -> str:
+    shown = "something whose name is not known" if loss.path is None else show_name(loss.path) if loss.path else "its root"
+    match loss.outcome:
+        case Outcome.AS_IN_BASE:
+            return f"{shown}: is as in the last version again; what was done to it since is lost"
+        case Outcome.GONE:
+            return f"{shown}: is gone; it was in no version"
+        case Outcome.MADE_AGAIN:
+            return f"{shown}: the folder was made again, with all that is in it; its owner and mode may be wrong"
+        case Outcome.RENAMED:
+            return f"{shown}: its name was lost"
+        case _:
+            assert_never(loss.outcome)
 
 
 def _show_recovered(recovered: StoredSnapshot | None, count: int) -> str:

@@ -10,7 +10,7 @@ from yester.core.content import Content
 from yester.core.ids import ID_BYTES, ChunkId, TreeId
 from yester.core.node_table import NODE_ID_BYTES
 from yester.core.records import MODE_MAX, Entry, Extra, entry_problem, is_valid_name
-from yester.errors import CorruptionError
+from yester.errors import CorruptionError, FormatError
 
 ROW_VERSION = 1
 ROOT_NUMBER = 1
@@ -65,14 +65,18 @@ def decode_row(number: int, stored: bytes) -> NodeRow:
     """A stored row.
 
     Raises:
+        FormatError: a newer release wrote it.
         CorruptionError: it is none, or says what no version could hold: that would make its folder unreadable with all that is in it.
     """
     try:
         row = msgspec.msgpack.decode(stored, type=NodeRow)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(number, str(error)) from error
-    if row.version != ROW_VERSION:
-        raise damaged(number, f"it has version {row.version}, which this release does not know")
+    if row.version > ROW_VERSION:
+        message = f"node {number} of a live folder has version {row.version}; this release reads up to {ROW_VERSION}"
+        raise FormatError(message, hint="use a newer yester with this store")
+    if row.version < 1:
+        raise damaged(number, f"it has version {row.version}")
     if problem := _problem(number, row):
         raise damaged(number, problem)
     return row
@@ -104,4 +108,5 @@ def _problem(number: int, row: NodeRow) -> str:
 def damaged(number: int, problem: str) -> CorruptionError:
     """The error for a node whose rows cannot be."""
     message = f"node {number} of a live folder is damaged: {problem}"
-    return CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair")
+    hint = "run `yester repair`: it takes what is damaged out of the folder, and says what is lost; `yester check` names the folder"
+    return CorruptionError(message, hint=hint)

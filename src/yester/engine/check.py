@@ -159,6 +159,7 @@ class _Trouble:
     affected_more: int = 0
     chunk: ChunkId | None = None
     known_since_ns: int = 0
+    live_folder: str | None = None
 
 
 @dataclass(slots=True)
@@ -262,7 +263,15 @@ class StructureCheck:
         unneeded = self._places.count_unneeded()
         return CheckReport(
             findings=tuple(
-                Finding(trouble.kind, trouble.what, tuple(trouble.affected), trouble.affected_more, trouble.chunk, trouble.known_since_ns)
+                Finding(
+                    trouble.kind,
+                    trouble.what,
+                    tuple(trouble.affected),
+                    trouble.affected_more,
+                    trouble.chunk,
+                    trouble.known_since_ns,
+                    trouble.live_folder,
+                )
                 for trouble in self._troubles.values()
             ),
             findings_more=len(self._troubles_more),
@@ -537,9 +546,11 @@ class StructureCheck:
         self._places.bits[at] |= VISITED
         return True
 
-    def note_live(self, key: Hashable, what: str) -> None:
+    def note_live(self, key: Hashable, what: str, *, folder: str | None = None) -> None:
         """See `Structure`."""
-        self._note((key, "live"), FindingKind.LIVE, what)
+        trouble = self._troubles.get(self._note((key, "live"), FindingKind.LIVE, what))
+        if trouble is not None:
+            trouble.live_folder = folder
 
     def _look_at_list(self, span: Span, level: int) -> tuple[Hashable, ...]:
         """The troubles of a stored span list."""

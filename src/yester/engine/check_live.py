@@ -16,7 +16,7 @@ from yester.core.node_table import decode_table
 from yester.core.records import Snapshot, decode_tree
 from yester.engine.trees import read_tree_record
 from yester.errors import CorruptionError, FormatError, NotFoundError
-from yester.store.live import find_damaged_extents, iter_names, load_rows
+from yester.store.live import find_damaged_extents, iter_names, load_rows, naming
 from yester.store.lmdb import ReadTransaction
 
 
@@ -39,8 +39,8 @@ class Structure(Protocol):
         """Whether this was not asked of the chunk before. False if it is not there, which is noted."""
         ...
 
-    def note_live(self, key: Hashable, what: str) -> None:
-        """Something is wrong with a live folder."""
+    def note_live(self, key: Hashable, what: str, *, folder: str | None = None) -> None:
+        """Something is wrong with a live folder; with the rows of this one, if it is said."""
         ...
 
 
@@ -62,10 +62,11 @@ class LiveCheck:
         """Look at the rows of all live folders."""
         for name in iter_names(self._view):
             try:
-                rows = load_rows(self._view, name)
-                decoded = {number: decode_row(number, row) for number, row in rows.nodes.items()}
+                with naming(name):
+                    rows = load_rows(self._view, name)
+                    decoded = {number: decode_row(number, row) for number, row in rows.nodes.items()}
             except (CorruptionError, FormatError, NotFoundError) as error:
-                self._structure.note_live((name, "rows"), f"the live folder {name!r}: {error.message}")
+                self._structure.note_live((name, "rows"), error.message, folder=name)
                 continue
             for number, row in decoded.items():
                 self._check_row(name, number, row)
@@ -75,7 +76,8 @@ class LiveCheck:
                 self._structure.note_live((name, number, extent.offset), what)
             for parent, name_in_it in rows.names:
                 if parent not in decoded:
-                    self._structure.note_live((name, "names"), f"the live folder {name!r} has the name {name_in_it!r} in no folder")
+                    what = f"the live folder {name!r} has the name {name_in_it!r} in no folder"
+                    self._structure.note_live((name, "names"), what, folder=name)
 
     def _check_row(self, name: str, number: int, row: NodeRow) -> None:
         if row.folder_base is not None:

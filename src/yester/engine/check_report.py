@@ -54,6 +54,8 @@ class Finding:
     """The chunk that is not there, if that is what is wrong."""
     known_since_ns: int = 0
     """When a repair gave that chunk up; 0 if this damage is new."""
+    live_folder: str | None = None
+    """The live folder whose rows contradict each other or cannot be read, if that is what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

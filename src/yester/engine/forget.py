@@ -12,7 +12,7 @@ Threads: as `Store`.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from yester.core.ids import SnapshotId
@@ -20,7 +20,7 @@ from yester.core.records import RECORD_VERSION, Pin
 from yester.core.retention import LIVE_POLICY, Candidate, Policy, Reason, decide
 from yester.engine.live_rows import waiting
 from yester.engine.select import find_exact, label, may_be_exact, source_not_found
-from yester.errors import BusyError, ConflictError, NotFoundError, UsageError, YesterError
+from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, UsageError, YesterError
 from yester.store.live import LiveFolders, live_name_of, removal
 from yester.store.lmdb import WriteTransaction
 from yester.store.snapshots import Listing, StoredSnapshot
@@ -139,6 +139,8 @@ class ForgottenSource:
     removed_folder: str = ""
     lost_nodes: int = 0
     lost_bytes: int = 0
+    problem: str = ""
+    """Why it is not known how much that is: the folder was damaged."""
 
 
 def forget_source(store: Store, source: str, *, remove_folder: bool, is_meant: bool, now_ns: int, dry_run: bool = False) -> ForgottenSource:
@@ -176,15 +178,27 @@ def forget_source(store: Store, source: str, *, remove_folder: bool, is_meant: b
             what = f"all {len(store.snapshots(source))} snapshots of {source!r}"
             raise _not_meant(what)
         return ForgottenSource(_forget_chosen(store, choose, source=source, now_ns=now_ns, dry_run=dry_run))
-    head = folders.load_head(name)
-    with nullcontext() if dry_run else folders.lock(head, refuse):
-        lost_nodes, lost_bytes = waiting(folders.load(name))
+    with nullcontext() if dry_run else _folder_lock(folders, name, refuse):
+        problem, lost_nodes, lost_bytes = "", 0, 0
+        try:
+            lost_nodes, lost_bytes = waiting(folders.load(name))
+        except CorruptionError as error:
+            problem = error.message
         if not is_meant and not dry_run:
             lost = f", and lose for good what is in no version yet (changed files and folders: {lost_nodes})" if lost_nodes else ""
+            lost = f", and lose for good what is in no version yet ({problem})" if problem else lost
             what = f"all {len(store.snapshots(source))} versions of the live folder {name!r}{lost}"
             raise _not_meant(what)
         forgotten = _forget_chosen(store, choose, source=source, now_ns=now_ns, dry_run=dry_run, also=removal(name))
-    return ForgottenSource(forgotten, name, lost_nodes, lost_bytes)
+    return ForgottenSource(forgotten, name, lost_nodes, lost_bytes, problem)
+
+
+def _folder_lock(folders: LiveFolders, name: str, on_busy: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Its lock; none of a folder whose head is damaged, which nobody can use."""
+    try:
+        return folders.lock(folders.load_head(name), on_busy)
+    except CorruptionError:
+        return nullcontext()
 
 
 def undelete(store: Store, names: Sequence[str], *, pin: bool, now_ns: int) -> tuple[StoredSnapshot, ...]:

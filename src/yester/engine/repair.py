@@ -7,7 +7,8 @@ In this order, each step a transaction or a few, so that a repair that is interr
 2. Every segment is read and hashed (`repair_index`), records are judged (`repair_records`). If one of a snapshot is lost, what then has
    no name any more gets one (`repair_nameless`), before anything else is done: the loss is known only as long as the damaged record is
    there. Then `StructureCheck` tells which chunks are needed and would still be lost with the index put right.
-3. The index and the records are put right.
+3. Rows of live folders that are damaged are taken out, and what hung on them is made again (`repair_live`): only then is it known
+   what such a folder needs. The index and the records are put right.
 4. Lost chunks are looked for in the files of this host (`repair_files`), and stored again.
 5. What is still lost is noted in the table `damaged`: exactly the files that need it give an error. What is lost no more leaves that table.
 6. The structure is checked once more, and the report says what stays damaged.
@@ -32,6 +33,7 @@ from yester.engine.check_data import segment_number
 from yester.engine.check_report import CheckReport, Finding, FindingKind
 from yester.engine.repair_files import FileSearch, FoundIn, Wanted
 from yester.engine.repair_index import Survey, survey_segments
+from yester.engine.repair_live import LiveLoss, LivePlan, plan_live
 from yester.engine.repair_nameless import find_nameless, keep_nameless
 from yester.engine.repair_pages import PagesReport, rebuild
 from yester.engine.repair_records import RecordChange, plan_records
@@ -42,6 +44,7 @@ from yester.store.chunks import SEGMENTS_MAX, count_sweep, last_segment, remove_
 from yester.store.copying import check_copy_folder, copy_data_file
 from yester.store.damage import note_damaged
 from yester.store.folder import check_store, lock_for_repair, use_alone
+from yester.store.live import iter_names, source_of
 from yester.store.lmdb import Environment, ReadTransaction, Table, WriteTransaction
 from yester.store.segments import Kind, parse_header
 from yester.store.snapshots import StoredSnapshot
@@ -94,6 +97,10 @@ class RepairReport:
     """Segments that say that a newer release wrote them. They stay: it may be so."""
     records: list[RecordChange] = field(default_factory=list)
     """What was done to records of snapshots, and to what lists them."""
+    mended_folders: list[str] = field(default_factory=list)
+    """Live folders of which damaged rows were taken out."""
+    live_losses: list[LiveLoss] = field(default_factory=list)
+    """What became of files and folders in them."""
     recovered: StoredSnapshot | None = None
     """The snapshot that got all folders to which nothing leads any more, since records were lost; None if there are none."""
     recovered_folders: int = 0
@@ -105,9 +112,9 @@ class RepairReport:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is damaged (any more), and no record of a snapshot was lost."""
+        """Whether nothing is damaged (any more), and no record of a snapshot was lost, and nothing of a live folder."""
         is_recovered = self.recovered_folders or (self.pages is not None and self.pages.recovered_folders)
-        return self.after.is_whole and not is_recovered and not any(record.is_loss for record in self.records)
+        return self.after.is_whole and not self.live_losses and not is_recovered and not any(record.is_loss for record in self.records)
 
 
 def repair(path: Path, options: RepairOptions, progress: StepProgress | None = None, unlock: "Unlock | None" = None) -> RepairReport:
@@ -193,6 +200,7 @@ class _Repair:
             records = plan_records(view)
         if any(record.is_loss for record in records):
             self._keep_nameless(survey)
+        self._mend_live(survey)
         with self._environment.read() as view:
             before, change, wanted = self._plan(view, survey)
         self._report.from_segments = len(change.placed)
@@ -209,7 +217,7 @@ class _Repair:
         lost = wanted.lost | lost_trees
         if self._is_dry_run:
             self._report.newly_lost = sum(finding.chunk in lost and not finding.known_since_ns for finding in before.findings)
-            self._report.after = _as_it_would_be(before, lost)
+            self._report.after = _as_it_would_be(before, lost, self._report.mended_folders)
             return
         self._report.newly_lost = self._note_lost(lost)
         with self._environment.read() as view:
@@ -232,11 +240,43 @@ class _Repair:
             with self._environment.read() as view:
                 self._report.recovered_folders = len(find_nameless(view, self._environment))
             return
-        self._put_entries(IndexChange(set(), survey.change.placed))
-        self._write(survey.mended.items(), lambda transaction, item: transaction.put(Table.SEGMENTS, *item))
+        self._put_found(survey)
         kept = keep_nameless(self._environment, self._store.parameters.chunking, now_ns=time.time_ns())
         if kept is not None:
             self._report.recovered, self._report.recovered_folders = kept
+
+    def _put_found(self, survey: Survey) -> None:
+        """Have the index lead to all that was found, needed or not."""
+        self._put_entries(IndexChange(set(), survey.change.placed))
+        self._write(survey.mended.items(), lambda transaction, item: transaction.put(Table.SEGMENTS, *item))
+
+    def _mend_live(self, survey: Survey) -> None:
+        """Take damaged rows out of live folders. What cannot be planned stays as it is: a check tells it."""
+        self._progress.begin("live folders")
+        plans, failed = self._plan_live()
+        if not self._is_dry_run and (plans or failed):
+            self._put_found(survey)  # their bases must be readable
+            plans, _ = self._plan_live()
+        if any(plan.is_base_lost for plan in plans):
+            self._keep_nameless(survey)
+        for plan in plans:
+            if self._is_dry_run or self._environment.write(plan.apply):
+                self._report.mended_folders.append(plan.name)
+                self._report.live_losses += plan.losses
+
+    def _plan_live(self) -> tuple[list[LivePlan], int]:
+        """How to mend the live folders that are damaged, and of how many that cannot be told."""
+        plans, failed = [], 0
+        with self._environment.read() as view:
+            for name in iter_names(view):
+                try:
+                    plan = plan_live(view, self._store.reader(), name, self._store.latest_snapshot(source_of(name)))
+                except (CorruptionError, FormatError):
+                    failed += 1
+                    continue
+                if plan.rows:
+                    plans.append(plan)
+        return plans, failed
 
     def _plan(self, view: ReadTransaction, survey: Survey) -> tuple[CheckReport, IndexChange, Wanted]:
         """What a check would say with the index put right; which part of that needs doing; what files are to be looked into."""
@@ -399,11 +439,11 @@ def _find_files(report: CheckReport, trees: TreeReader) -> Wanted:
     return wanted
 
 
-def _as_it_would_be(before: CheckReport, lost: set[ChunkId]) -> CheckReport:
-    """What a check would say after a repair by which only these chunks stay lost."""
+def _as_it_would_be(before: CheckReport, lost: set[ChunkId], mended: list[str]) -> CheckReport:
+    """What a check would say after a repair by which only these chunks stay lost, and these live folders are mended."""
     lasting = [
         replace(finding, affected=finding.affected[:AFFECTED_MAX], affected_more=max(0, len(finding.affected) - AFFECTED_MAX))
         for finding in before.findings
-        if finding.kind in _LASTING and (finding.chunk is None or finding.chunk in lost)
+        if finding.kind in _LASTING and (finding.chunk is None or finding.chunk in lost) and finding.live_folder not in mended
     ]
     return replace(before, findings=tuple(lasting[:FINDINGS_MAX]), findings_more=max(0, len(lasting) - FINDINGS_MAX))

@@ -12,13 +12,14 @@ Threads: `carry_out` waits.
 import errno
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from yester.engine.live_rows import waiting
-from yester.errors import BusyError, MountError, YesterError
+from yester.errors import BusyError, CorruptionError, FormatError, MountError, YesterError
 from yester.fs.live_orders import ORDER_XATTR, REPORT_XATTR, STATUS_XATTR, LiveStatus, Order, Report
 from yester.fs.mount_table import MountedAt, mounts
 from yester.store.live import LiveFolders, source_of
@@ -49,11 +50,7 @@ def find_mount_point(store: Path, name: str) -> Path | None:
 
 
 def find_live_folders(store: Store) -> list[LiveFolder]:
-    """All live folders of a store, sorted by name.
-
-    Raises:
-        CorruptionError, FormatError: what the store has of one is damaged.
-    """
+    """All live folders of a store, sorted by name. Of one that is damaged the status says so."""
     return [_describe(store, name) for name in LiveFolders(store.environment).names()]
 
 
@@ -77,9 +74,14 @@ def _describe(store: Store, name: str) -> LiveFolder:
             is_answering = False
     folders = LiveFolders(store.environment)
     if status is None:
-        changed_nodes, dirty_bytes = waiting(folders.load(name))
-        status = LiveStatus(dirty_bytes, changed_nodes, 0, "")
-    holder = folders.holder(folders.load_head(name)) if mount is None else ""
+        try:
+            changed_nodes, dirty_bytes = waiting(folders.load(name))
+            status = LiveStatus(dirty_bytes, changed_nodes, 0, "")
+        except (CorruptionError, FormatError) as error:
+            status = LiveStatus(0, 0, 0, f"{error.message}; {error.hint}")
+    holder = ""
+    with suppress(CorruptionError, FormatError):
+        holder = folders.holder(folders.load_head(name)) if mount is None else ""
     return LiveFolder(name, mount.path if mount is not None else None, is_answering, status, holder, store.latest_snapshot(source_of(name)))
 
 

@@ -33,7 +33,7 @@ from yester.fs.live_nodes import fail, random_node_id
 from yester.fs.live_orders import LiveStatus, Order, Report
 from yester.fs.live_start import empty_start, start_from
 from yester.fs.rewind import Rewind, Touched
-from yester.store.live import LiveFolders, LiveHead, LiveRows, source_of
+from yester.store.live import LiveFolders, LiveHead, LiveRows, naming, source_of
 from yester.store.snapshots import StoredSnapshot
 from yester.store.store import Store
 
@@ -106,13 +106,14 @@ class LiveSession:
         self._policy = policy
         self._folders = LiveFolders(store.environment)
         self._head: LiveHead = rows.head
-        self.tree = LiveTree(
-            rows,
-            BaseReader(store.reader()),
-            read_committed=lambda extent: self._folders.read(self._head, extent),
-            now_ns=time.time_ns,
-            new_id=random_node_id,
-        )
+        with naming(name):
+            self.tree = LiveTree(
+                rows,
+                BaseReader(store.reader()),
+                read_committed=lambda extent: self._folders.read(self._head, extent),
+                now_ns=time.time_ns,
+                new_id=random_node_id,
+            )
         self.journal = Journal(self.tree, lambda change: self._folders.apply(name, change), store.free_bytes)
         self._publishing = trio.Lock()
         self._uncommitted = ExitStack()

@@ -9,7 +9,7 @@ Threads: reading on any; changes of one folder are applied by one thread at a ti
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,8 @@ REMOVED = 0
 _FOLDER_BYTES, _NUMBER_BYTES = 4, 8
 _NODE_KEY_BYTES = _FOLDER_BYTES + _NUMBER_BYTES
 _FOLDERS_MAX = 2**32 - 1
+_ROW_TABLES = (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES)
+_MEND_HINT = "run `yester repair`: it takes what is damaged out of the folder, and says what is lost; `yester check` only looks"
 
 
 class LiveHead(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +73,20 @@ class LiveRows:
     """By node number, in order."""
     batch_bytes: dict[int, int] = field(default_factory=dict)
     """The length of each batch."""
+
+
+@dataclass(slots=True)
+class RawRows:
+    """As `LiveRows`, of a folder with damage: None stands for a number, or an extent, that cannot be."""
+
+    stored: dict[tuple[Table, bytes], bytes] = field(default_factory=dict)
+    """Rows of nodes, names and extents as they are."""
+    nodes: dict[int, bytes] = field(default_factory=dict)
+    names: dict[tuple[int, bytes], int | None] = field(default_factory=dict)
+    extents: dict[int, list[Extent | None]] = field(default_factory=dict)
+    batch_bytes: dict[int, int] = field(default_factory=dict)
+    strays: set[bytes] = field(default_factory=set)
+    """Keys of extents that name no node and offset."""
 
 
 class LiveFolders:
@@ -149,10 +165,10 @@ class LiveFolders:
             CorruptionError: its batch does not have them.
         """
         with self._environment.read() as view:
-            part = view.get_part(Table.LIVE_BATCHES, _row_key(head.number, extent.batch), extent.position, extent.length)
+            part = view.get_part(Table.LIVE_BATCHES, row_key(head.number, extent.batch), extent.position, extent.length)
             if part is None:
                 message = f"batch {extent.batch} of live folder {head.number} lacks bytes that a file needs"
-                raise CorruptionError(message, hint="run `yester check`")
+                raise CorruptionError(message, hint=_MEND_HINT)
             data = bytes(part)
         self._environment.release_pages(extent.length + TOUCHED_BYTES)
         return data
@@ -189,10 +205,15 @@ def removal(name: str) -> Callable[[WriteTransaction], None]:
         if value is None:
             message = f"there is no live folder {name!r} in the store; nothing was changed"
             raise NotFoundError(message, hint="`yester status` lists those there are")
-        prefix = _folder_key(_decode_head(key, value).number)
-        for table in (Table.LIVE_NODES, Table.LIVE_NAMES, Table.LIVE_EXTENTS, Table.LIVE_BATCHES):
-            for row, _ in list(transaction.iterate(table, prefix)):
-                transaction.delete(table, row)
+        try:
+            numbers = {find_head(transaction, name).number}
+        except CorruptionError:
+            # No row says which rows were its own. They must not become those of a folder that is made later.
+            numbers = set() if _damaged_heads(transaction) - {name} else _headless(transaction)
+        for number in numbers:
+            for table in _ROW_TABLES:
+                for row, _ in list(transaction.iterate_sizes(table, _folder_key(number))):
+                    transaction.delete(table, row)
         transaction.delete(Table.LIVE_FOLDERS, key)
 
     return apply
@@ -224,6 +245,24 @@ def load_rows(view: ReadTransaction, name: str) -> LiveRows:
     """As `LiveFolders.load`, in a transaction that sees more than that."""
     head = _load_head(view, name)
     rows = LiveRows(head)
+    with naming(name):
+        _fill(view, rows)
+    return rows
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Have the error for a row that cannot be read say of which folder it is."""
+    try:
+        yield
+    except (CorruptionError, FormatError) as error:
+        prefix = f"the live folder {name!r}: "
+        message = prefix + error.message.removeprefix(prefix)
+        raise type(error)(message, hint=error.hint) from error
+
+
+def _fill(view: ReadTransaction, rows: LiveRows) -> None:
+    head = rows.head
     for key, value in _rows(view, Table.LIVE_NODES, head):
         rows.nodes[_number(key)] = bytes(value)
     for key, value in _rows(view, Table.LIVE_NAMES, head):
@@ -235,14 +274,76 @@ def load_rows(view: ReadTransaction, name: str) -> LiveRows:
     for key, size in view.iterate_sizes(Table.LIVE_BATCHES, _folder_key(head.number)):
         rows.batch_bytes[_number(key[_FOLDER_BYTES:])] = size
     _judge_extents(rows)
-    return rows
+
+
+def read_raw(view: ReadTransaction, number: int) -> RawRows:
+    """All rows of a folder of this number but its bytes, for a repair; a row under a key that cannot be is only in `stored`."""
+    raw = RawRows()
+    for table in _ROW_TABLES[:3]:
+        for key, value in view.iterate(table, _folder_key(number)):
+            raw.stored[table, key] = bytes(value)
+    for (table, key), stored in raw.stored.items():
+        node, rest = int.from_bytes(key[_FOLDER_BYTES:_NODE_KEY_BYTES], "big"), key[_NODE_KEY_BYTES:]
+        if table is Table.LIVE_NODES and len(key) == _NODE_KEY_BYTES and node:
+            raw.nodes[node] = stored
+        elif table is Table.LIVE_NAMES and is_valid_name(rest) and node:
+            raw.names[node, rest] = int.from_bytes(stored, "big") if len(stored) == _NUMBER_BYTES else None
+        elif table is Table.LIVE_EXTENTS:
+            if len(rest) != _NUMBER_BYTES:
+                raw.strays.add(key)
+                continue
+            is_sound = len(stored) == 3 * _NUMBER_BYTES
+            numbers = [int.from_bytes(stored[at : at + _NUMBER_BYTES], "big") for at in range(0, 3 * _NUMBER_BYTES, _NUMBER_BYTES)]
+            raw.extents.setdefault(node, []).append(Extent(int.from_bytes(rest, "big"), *numbers) if is_sound else None)
+    for key, size in view.iterate_sizes(Table.LIVE_BATCHES, _folder_key(number)):
+        raw.batch_bytes[int.from_bytes(key[_FOLDER_BYTES:], "big")] = size
+    return raw
+
+
+def find_head(view: ReadTransaction, name: str) -> LiveHead:
+    """The head of a folder, or one like it where it is damaged and the rows that are left can only be its own.
+
+    Raises:
+        NotFoundError: there is none of that name. FormatError: a newer release wrote it.
+        CorruptionError: it is damaged, and nothing says which rows are its own.
+    """
+    try:
+        return _load_head(view, name)
+    except CorruptionError:
+        numbers = _headless(view)
+        if len(numbers) != 1 or _damaged_heads(view) != {name}:
+            raise
+    number = numbers.pop()
+    raw = read_raw(view, number)
+    used = {*raw.nodes, *(number for number in raw.names.values() if number is not None), *raw.extents}
+    return LiveHead(LIVE_VERSION, number, max(used, default=1) + 1, max(raw.batch_bytes, default=0) + 1)
+
+
+def _headless(view: ReadTransaction) -> set[int]:
+    """Numbers of folders that have rows and no head that can be read."""
+    found = {int.from_bytes(key[:_FOLDER_BYTES], "big") for table in _ROW_TABLES for key, _ in view.iterate_sizes(table, b"")}
+    for name in iter_names(view):
+        with suppress(CorruptionError, FormatError):
+            found.discard(_load_head(view, name).number)
+    return found
+
+
+def _damaged_heads(view: ReadTransaction) -> set[str]:
+    """The names of folders whose heads cannot be read."""
+    found = set()
+    for name in iter_names(view):
+        try:
+            _load_head(view, name)
+        except (CorruptionError, FormatError):
+            found.add(name)
+    return found
 
 
 def find_damaged_extents(view: ReadTransaction, rows: LiveRows) -> Iterator[tuple[int, Extent]]:
     """The extents whose bytes are not what was written, each with its node. Reads all of them: 1 GB/s."""
     for node, extents in rows.extents.items():
         for extent in extents:
-            key = _row_key(rows.head.number, extent.batch)
+            key = row_key(rows.head.number, extent.batch)
             if view.get_part(Table.LIVE_BATCHES, key, extent.position, extent.length) is None:
                 yield node, extent
 
@@ -263,8 +364,8 @@ def _judge_extents(rows: LiveRows) -> None:
         end = 0
         for extent in extents:
             if extent.length < 1 or extent.offset < end or extent.position + extent.length > rows.batch_bytes.get(extent.batch, 0):
-                message = f"what live folder {rows.head.number} says of its node {node} at offset {extent.offset} cannot be"
-                raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair")
+                message = f"what it says of its node {node} at offset {extent.offset} cannot be"
+                raise CorruptionError(message, hint=_MEND_HINT)
             end = extent.end
 
 
@@ -277,17 +378,17 @@ def _rows(view: ReadTransaction, table: Table, head: LiveHead) -> Iterator[tuple
 def _apply_rows(transaction: WriteTransaction, change: LiveChange) -> None:
     folder = change.head.number
     for number, row in change.nodes.items():
-        _put(transaction, Table.LIVE_NODES, _row_key(folder, number), row)
+        _put(transaction, Table.LIVE_NODES, row_key(folder, number), row)
     for (parent, name), number_or_none in change.names.items():
         value = None if number_or_none is None else number_or_none.to_bytes(_NUMBER_BYTES, "big")
-        _put(transaction, Table.LIVE_NAMES, _row_key(folder, parent) + name, value)
+        _put(transaction, Table.LIVE_NAMES, row_key(folder, parent) + name, value)
     for batch, data in change.batches.items():
-        transaction.put(Table.LIVE_BATCHES, _row_key(folder, batch), b"".join(data))
+        transaction.put(Table.LIVE_BATCHES, row_key(folder, batch), b"".join(data))
     for (node, offset), extent in change.extents.items():
         value = None if extent is None else b"".join(part.to_bytes(_NUMBER_BYTES, "big") for part in extent[1:])
-        _put(transaction, Table.LIVE_EXTENTS, _row_key(folder, node) + offset.to_bytes(_NUMBER_BYTES, "big"), value)
+        _put(transaction, Table.LIVE_EXTENTS, row_key(folder, node) + offset.to_bytes(_NUMBER_BYTES, "big"), value)
     for batch in change.dropped_batches:
-        transaction.delete(Table.LIVE_BATCHES, _row_key(folder, batch))
+        transaction.delete(Table.LIVE_BATCHES, row_key(folder, batch))
 
 
 def _put(transaction: WriteTransaction, table: Table, key: bytes, value: bytes | None) -> None:
@@ -303,7 +404,7 @@ def _decode_head(name: bytes, value: memoryview) -> LiveHead:
         head = msgspec.msgpack.decode(value, type=LiveHead)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"the head of the live folder {name.decode('utf-8', 'backslashreplace')} is damaged: {error}"
-        raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair") from error
+        raise CorruptionError(message, hint=_MEND_HINT) from error
     if head.version > LIVE_VERSION:
         message = f"a live folder has version {head.version}; this release reads up to {LIVE_VERSION}"
         raise FormatError(message, hint="use a newer yester with this store")
@@ -318,12 +419,13 @@ def _folder_key(folder: int) -> bytes:
     return folder.to_bytes(_FOLDER_BYTES, "big")
 
 
-def _row_key(folder: int, number: int) -> bytes:
+def row_key(folder: int, number: int) -> bytes:
+    """The key of a row of a folder by number, or how it begins."""
     return _folder_key(folder) + number.to_bytes(_NUMBER_BYTES, "big")
 
 
 def _number(stored: bytes) -> int:
     if len(stored) != _NUMBER_BYTES:
-        message = "a row of a live folder is damaged: it has a number that is none"
-        raise CorruptionError(message, hint="run `yester check`; keep a copy of the store before any repair")
+        message = "one of its rows has a number that is none"
+        raise CorruptionError(message, hint=_MEND_HINT)
     return int.from_bytes(stored, "big")
