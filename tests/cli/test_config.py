@@ -360,7 +360,14 @@ def test_a_configuration_that_is_named_and_not_there_is_told(
 ) -> None:
     monkeypatch.delenv("YESTER_STORE")
     missing = tmp_path / "typo.toml"
-    for arguments in (["config", "check"], ["backup", folder], ["status"], ["schedule", "run"], ["schedule", "run", "--due"]):
+    for arguments in (
+        ["config", "check"],
+        ["backup", folder],
+        ["ls", "letters", "--store", tmp_path / "store"],
+        ["status"],
+        ["schedule", "run"],
+        ["schedule", "run", "--due"],
+    ):
         done = run("--config", missing, *arguments)
         assert (done.code, f"there is no configuration {missing}, which --config names" in done.err) == (1, True), arguments
     monkeypatch.setenv("YESTER_CONFIG", str(missing))

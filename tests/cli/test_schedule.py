@@ -556,6 +556,11 @@ def test_status_says_how_old_backups_are_although_the_disk_with_the_store_is_awa
     assert "error" in run("status", "--json").json
 
 
+def test_a_path_that_is_not_there_is_not_scheduled(run: Run, cron: Path, tmp_path: Path) -> None:
+    done = run("schedule", "add", "letters", tmp_path / "typo", "--every", "daily")
+    assert (done.code, "typo does not exist; nothing was changed" in done.err) == (1, True)
+
+
 def test_status_needs_no_usual_store_where_each_source_has_its_own(
     run: Run, cron: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

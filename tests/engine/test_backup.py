@@ -1001,7 +1001,7 @@ def test_paths_that_cannot_lie_side_by_side_are_refused(sandbox: Sandbox) -> Non
 
 
 def test_missing_paths_are_refused_before_anything_is_done(sandbox: Sandbox) -> None:
-    with pytest.raises(NotFoundError, match="does not exist; nothing was done"):
+    with pytest.raises(NotFoundError, match="nothing was backed up"):
         sandbox.back_up(sandbox.folder, sandbox.folder / "missing")
     with pytest.raises(UsageError):
         back_up(sandbox.store, [], BackupOptions())
@@ -1225,3 +1225,9 @@ def test_a_root_that_was_made_up_differs_only_by_what_it_holds(sandbox: Sandbox)
     assert not sandbox.back_up(files[0], only_if_changed=True).is_unchanged
     files[0].write_bytes(b"changed")
     assert not sandbox.back_up(files[0], only_if_changed=True).is_unchanged
+
+
+def test_an_empty_tag_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(UsageError, match="a tag is empty; nothing was stored"):
+        back_up(sandbox.store, [sandbox.folder], BackupOptions(tags=("x", "")))
+    assert sandbox.store.snapshots() == []

@@ -126,7 +126,7 @@ def add_command(
     known = before.sources.get(name)
     _refuse_scheduled(known, name, path)
     folders = [Path(os.path.abspath(one)) for one in paths] or list(known.paths if known is not None else ())
-    check_paths(folders)
+    check_paths(folders, "nothing was changed")
     ways = timer_ways()
     way = find_timers(kind, ways, path)
     own_invocation(path)  # refuses what cannot be written into a timer

@@ -218,14 +218,17 @@ def store_of(config: "Config", source: str, store_path: Path) -> Path:
 
 
 def _store_path(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:
+    # A run by schedule reads the configuration itself, and tells only once that it is missing.
+    find_config = partial(_config_path_of, context, may_miss=(*_CONFIG_MAKERS, "schedule run"))
+    if context.find_root().params.get("config_file") and not context.resilient_parsing:
+        find_config()  # also where it is not asked for the store: a slip of the finger is told
     if value is not None:
         return value
     if os.environ.get("YESTER_STORE"):
         return Path(os.environ["YESTER_STORE"])
     from yester.cli.config import read_store
 
-    # A run by schedule reads the configuration itself, and tells only once that it is missing.
-    configured = read_store(_config_path_of(context, may_miss=(*_CONFIG_MAKERS, "schedule run")))
+    configured = read_store(find_config())
     if configured is not None:
         return configured
     data_home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")

@@ -160,15 +160,15 @@ def check_source_name(source: str) -> None:
         raise UsageError(message, hint="choose another with --name")
 
 
-def check_paths(folders: list[Path]) -> None:
-    """Raises UsageError or NotFoundError unless these absolute paths are there and can be backed up together."""
+def check_paths(folders: list[Path], state: str = "nothing was backed up") -> None:
+    """Raises UsageError or NotFoundError, which says that `state` holds, unless these absolute paths are there and fit in one snapshot."""
     if not folders:
         message = "no folder to back up was named"
         raise UsageError(message)
     for folder in folders:
         if not os.path.lexists(folder):
-            message = f"{folder} does not exist; nothing was done"
-            raise NotFoundError(message, hint="see whether its name is right, and its disk mounted")
+            message = f"{folder} does not exist; {state}"
+            raise NotFoundError(message)
     check_side_by_side(folders)
 
 

@@ -22,7 +22,7 @@ from yester.engine.places import Places, SegmentReader
 from yester.engine.trees import read_tree_record
 from yester.errors import CorruptionError, FormatError, YesterError
 from yester.store.chunks import Location, segment_key, unpack_location
-from yester.store.live import iter_names, load_rows
+from yester.store.live import iter_names, load_rows, naming
 from yester.store.lmdb import Environment, ReadTransaction, Table
 from yester.store.segments import Kind, parse_header
 
@@ -79,8 +79,9 @@ class Marker:
     def mark_live_folders(self, view: ReadTransaction) -> None:
         """Mark what the rows of live folders need."""
         for name in iter_names(view):
-            for number, stored in load_rows(view, name).nodes.items():
-                self._mark_row(view, decode_row(number, stored))
+            with naming(name):
+                for number, stored in load_rows(view, name).nodes.items():
+                    self._mark_row(view, decode_row(number, stored))
 
     def mark_young(self, view: ReadTransaction, numbers: Iterable[int]) -> None:
         """Mark what the trees, lists and tables in these segments need, whether or not anything names them.

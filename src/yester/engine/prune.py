@@ -47,6 +47,7 @@ SEGMENTS_MAX = 8
 WASTE_MAX = 0.1
 """Of what is needed: so much waste may stay in segments, since rewriting those that have least of it gains least. With half of
 that, half as many segments again were rewritten for 3 % less in use."""
+_NOTHING_FREED = "; nothing was freed"
 _SMALL_BYTES = SEGMENT_BYTES // 4
 _SMALL_SEGMENTS_MIN = 8
 """So many segments with less than a quarter of one's bytes are put together, as frequent small backups leave them."""
@@ -115,7 +116,12 @@ def prune(
     with store.prune_lock(on_wait):
         store.renew_lease()  # this process reads nothing that was forgotten
         run = _Prune(store, progress)
-        run.mark(grace_ns=grace_ns, now_ns=now_ns)
+        try:
+            run.mark(grace_ns=grace_ns, now_ns=now_ns)
+        except (CorruptionError, FormatError) as error:
+            if error.message.endswith(_NOTHING_FREED):
+                raise
+            raise type(error)(error.message + _NOTHING_FREED, hint=error.hint or "run `yester check`, then `yester repair`") from error
         if not accepts_loss:
             run.refuse_loss()
         if not dry_run:
