@@ -130,6 +130,7 @@ def test_a_disk_that_gets_full_ends_a_backup_which_goes_on_when_there_is_room(di
     assert full >= 3
 
 
+@pytest.mark.expect_log("no lease could be taken")  # by this process, while the disk is full
 def test_a_disk_without_room_for_a_store_says_so_and_a_store_can_be_made_when_there_is(
     disk: Path, sample: Sample, saboteur: Saboteur
 ) -> None:
