@@ -66,6 +66,8 @@ _KEY_BYTES_MAX = 511
 """LMDB refuses longer keys."""
 
 _NOWHERE = Location(-1, -1)
+_SOUND_MAX = 500_000
+"""60 MB."""
 _ListKey = tuple[ChunkId, int]
 """A span list, and the level of the span that names it."""
 
@@ -235,6 +237,8 @@ class StructureCheck:
         self._troubles: dict[Hashable, _Trouble] = {}
         self._troubles_more: set[int] = set()
         """Hashes of the keys of those that are only counted."""
+        self._sound: dict[bytes, int] = {}
+        """Spans of level 0 that nothing is wrong with, and the size they are right for: most files are in many snapshots."""
         self._lists: dict[_ListKey, tuple[int, tuple[Hashable, ...]]] = {}
         """Bytes of file and troubles of each span list that was looked at."""
         self._unreadable: set[TreeId] = set()
@@ -502,7 +506,7 @@ class StructureCheck:
         problem = entry_problem(entry)
         if problem:
             return (self._note(entry, FindingKind.TREE, f"the entry {entry.name!r} of a folder cannot be shown: {problem}"),)
-        if not stat.S_ISREG(entry.mode):
+        if not stat.S_ISREG(entry.mode) or (not entry.level and self._sound.get(entry.content) == entry.size):
             return ()
         try:
             covered, troubles = self._look_at_spans(entry.file_content)
@@ -511,6 +515,8 @@ class StructureCheck:
         if covered != entry.size:
             what = f"the content list of {entry.name!r} covers {covered} bytes where {entry.size} are stated"
             return (*troubles, self._note(entry, FindingKind.TREE, what))
+        if not troubles and not entry.level and len(self._sound) < _SOUND_MAX:
+            self._sound[entry.content] = entry.size
         return troubles
 
     def _look_at_spans(self, content: Content) -> tuple[int, tuple[Hashable, ...]]:
