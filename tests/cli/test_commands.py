@@ -116,7 +116,7 @@ def test_a_dry_run_stores_nothing_and_makes_no_store(run: Run, folder: Path, tmp
 def test_backing_up_what_is_not_there_says_so(run: Run, tmp_path: Path) -> None:
     done = run("backup", tmp_path / "nowhere")
     assert done.code == 1
-    assert "does not exist; nothing was done" in done.err
+    assert "does not exist; nothing was backed up" in done.err
 
 
 def test_ls_lists_one_folder_or_all_below(run: Run, folder: Path) -> None:

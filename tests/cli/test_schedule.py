@@ -279,7 +279,7 @@ def test_a_source_that_fails_stops_no_other(run: Run, letters: Path, tmp_path: P
     (tmp_path / "gone").rmdir()
     done = run("schedule", "run", "another", "letters")
     assert done.code == 1
-    assert f"yester: another: {tmp_path}/gone does not exist; nothing was done\n" in done.err
+    assert f"yester: another: {tmp_path}/gone does not exist; nothing was backed up\n" in done.err
     assert len(names(run)) == 1
     record = book.read("another")
     assert record is not None
@@ -531,7 +531,7 @@ def test_status_tells_what_went_wrong_last(run: Run, letters: Path) -> None:
     run("schedule", "run", "letters")
     run("schedule", "run", "letters")
     done = run("status")
-    assert done.err == f"warning: the last run of letters failed, like 1 before: {letters} does not exist; nothing was done\n"
+    assert done.err == f"warning: the last run of letters failed, like 1 before: {letters} does not exist; nothing was backed up\n"
     assert state(run)["failures"] == 2
 
 

@@ -97,4 +97,4 @@ def test_watching_a_dry_run_is_wrong_usage(run: Run, folder: Path, tmp_path: Pat
 def test_a_first_backup_that_fails_is_an_error_like_any(run: Run, tmp_path: Path) -> None:
     done = run("backup", tmp_path / "nowhere", "--watch")
     assert done.code == 1
-    assert "does not exist; nothing was done" in done.err
+    assert "does not exist; nothing was backed up" in done.err
