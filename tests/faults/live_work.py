@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Random work in a folder, one system call that changes something at a time, and what the folder is then.
 
-The same seed does the same to any folder, so a folder of the host can follow a live one. Every step changes all of what it
-changes or nothing: that is what makes "the folder as it was after some step" a thing to look for after a crash.
+The same seed does the same to any folder, so a folder of the host can follow a live one. Every part of a step changes all of what
+it changes or nothing: that is what makes "the folder as it was after some part" a thing to look for after a crash.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import os
 import random
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from yester.core.records import Entry
@@ -22,6 +22,8 @@ from yester.store.store import Store
 FOLDERS = [b"", b"d", b"d/e", b"f"]
 PATHS = [b"/".join(filter(None, (folder, name))) for folder, name in product(FOLDERS, (b"a", b"b", b"c", b"d", b"e", b"f"))]
 XATTR = "user.test"
+PAGE_BYTES = 4096
+WRITE_MAX = 60_000
 _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,13 +49,23 @@ class Step:
         """Whether all that was done before is durable once this has succeeded."""
         return self.kind in ("fsync", "fsync folder")
 
+    def parts(self) -> list["Step"]:
+        """What a file system in user space is asked for: done one after the other they are the step.
+
+        The kernel sends a write that begins inside a page it does not have as two: up to the end of that page, and the rest.
+        """
+        first = PAGE_BYTES - self.number % PAGE_BYTES
+        if self.kind == "write" and first < PAGE_BYTES and first < self.length:
+            return [replace(self, length=first), self]
+        return [self]
+
 
 def random_step(rng: random.Random) -> Step:
     """What to do next."""
     kinds = ["create"] * 4 + ["write"] * 8 + ["mkdir"] * 2 + ["rename"] * 4 + ["exchange", "rename without replacing"]
     kinds += ["unlink"] * 2 + ["rmdir", "truncate", "truncate", "symlink", "link", "chmod", "setxattr", "fsync", "fsync folder"]
     return Step(
-        rng.choice(kinds), rng.choice(PATHS), rng.choice(PATHS), rng.randrange(40_000), rng.randrange(1, 60_000), rng.getrandbits(30)
+        rng.choice(kinds), rng.choice(PATHS), rng.choice(PATHS), rng.randrange(40_000), rng.randrange(1, WRITE_MAX), rng.getrandbits(30)
     )
 
 
@@ -141,7 +153,7 @@ def _rename(old: bytes, new: bytes, flags: int) -> None:
 
 
 def _bytes_of(step: Step) -> bytes:
-    return random.Random(step.data_seed).randbytes(step.length)
+    return random.Random(step.data_seed).randbytes(WRITE_MAX)[: step.length]
 
 
 def hash_content(content: bytes) -> bytes:

@@ -26,16 +26,20 @@ from yester.store.store import Store
 
 
 class LiveVerifier:
-    """Knows what the folder was after each step."""
+    """Knows what the folder was after each part of each step."""
 
     def __init__(self, folder: Path) -> None:
         mirror = os.fsencode(folder / "mirror")
         os.mkdir(mirror)
         rng = random.Random(SEED)
         self._prints = [fingerprint(describe(mirror))]
+        self._after = [0]
+        """Where in these each step was done."""
         for _ in range(STEPS):
-            do(random_step(rng), mirror)
-            self._prints.append(fingerprint(describe(mirror)))
+            for part in random_step(rng).parts():
+                do(part, mirror)
+                self._prints.append(fingerprint(describe(mirror)))
+            self._after.append(len(self._prints) - 1)
 
     def find_problem(self, disk: Path, acked: list[str]) -> tuple[str, str]:
         """What is wrong, empty if nothing is; and what was found."""
@@ -60,14 +64,14 @@ class LiveVerifier:
             found = fingerprint(_describe_folder(store))
         except NotFoundError:
             return (f"the folder is gone, and step {synced} was synced" if synced else ""), "no folder"
-        if found not in self._prints[synced:]:
-            where = self._prints.index(found) if found in self._prints else "no"
-            return f"the folder is as after {where} step, and {synced} were synced", "wrong"
+        if found not in self._prints[self._after[synced] :]:
+            what = "as it was before" if found in self._prints else "as it never was"
+            return f"the folder is {what}, and step {synced} was synced", "wrong"
         carry_out(store, NAME, Order(), mount_point=None)
         latest = store.latest_snapshot(source_of(NAME))
         if latest is None or fingerprint(describe_snapshot(store, latest.snapshot.root)) != found:
             return "the next version is not what the folder is", "wrong"
-        return "", "more than was synced" if self._prints[synced] != found else "what was synced"
+        return "", "more than was synced" if self._prints[self._after[synced]] != found else "what was synced"
 
 
 def _describe_folder(store: Store) -> Shapes:
