@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -161,6 +162,24 @@ def test_many_small_segments_are_put_together(store: Store) -> None:
     assert segments(store) < before // 4
     for number, stored in enumerate(store.snapshots()):
         assert contents(store, stored.snapshot.root) == {f"f{below}": b"%d" % below for below in range(number + 1)}
+
+
+def test_what_is_rewritten_lies_by_folder_though_it_came_by_time(store: Store) -> None:
+    folder_of: dict[bytes, str] = {}
+    for last in range(12):
+        plan = {folder: {str(number): f"{folder}{number}".encode() for number in range(last + 1)} for folder in "abc"}
+        folder_of |= {chunk_id(data): folder for folder, files in plan.items() for data in files.values()}
+        publish(store, plan)
+
+    def folders_by_place() -> list[str]:
+        with store.environment.read() as view:
+            places = {key: unpack_location(value) for key, value in view.iterate(Table.CHUNKS) if key in folder_of}
+        in_order = sorted(places, key=lambda key: (places[key].segment, places[key].place))
+        return [folder for folder, _ in groupby(in_order, folder_of.__getitem__)]
+
+    assert len(folders_by_place()) > 3
+    prune_now(store)
+    assert sorted(folders_by_place()) == ["a", "b", "c"]
 
 
 def test_numbers_of_removed_segments_are_not_used_again(store: Store) -> None:
@@ -596,7 +615,7 @@ def test_a_prune_frees_what_nothing_needs_and_nothing_else_whatever_happens_mean
         patch.setattr(store.environment, "write", interrupted_write)
         patch.setattr(prune_module, "list_leases", interrupted_list)
         patch.setattr(prune_module, "ROWS_MAX", 2)
-        patch.setattr(prune_module, "SEGMENTS_MAX", 2)
+        patch.setattr(prune_module, "SOURCES_MAX", 2)
         world.run()
         prune_now(store)
         kept = [needed(world.plans[stored.id]) for stored in store.snapshots()]

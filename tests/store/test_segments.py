@@ -183,7 +183,7 @@ def test_a_hostile_frame_takes_no_more_than_the_header_allows(make: Callable[[],
 
 
 def test_a_writer_stays_far_below_what_a_reader_refuses() -> None:
-    assert 2 * segments_module.SEGMENT_BYTES < RAW_BYTES_MAX
+    assert 3 * segments_module.SEGMENT_BYTES < RAW_BYTES_MAX
     assert CHUNKS_MAX < 1 << 16
 
 

@@ -7,11 +7,16 @@ below one, raises, since what it names would be taken for garbage. Only a chunk 
 
 File data that is missing is counted and no error: nothing hangs on it.
 
-Memory: a bit at each place (`engine.places`), and the ids of what is not at one of these.
+On the way each chunk gets a *rank*: chunks of one folder have ranks next to each other, whichever snapshots they are in. Chunks that are
+stored anew in this order are read faster, as whoever reads a folder finds it in few segments, and compress better, as versions of one
+file lie side by side.
+
+Memory: 5 bytes at each place (`engine.places`), and the ids of what is not at one of these.
 """
 
 import stat
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 
 from yester.core.content import HOLE, LEVEL_MAX, LIST_MAGIC, SPAN_BYTES, Content, Span, read_list
 from yester.core.ids import ID_BYTES, ChunkId
@@ -34,6 +39,8 @@ _LISTED = 4
 """It was read as a span list, and what that names is marked."""
 _SEEN_MAX = 500_000
 """What was seen of contents is forgotten then: 60 MB."""
+_BESIDE_MAX = 16
+"""So many snapshots of a source are gone through side by side: what is read of each must stay decoded (`engine.places`)."""
 
 _FORGOTTEN_RECORD = "the record of a forgotten snapshot"
 
@@ -42,39 +49,33 @@ class Marker:
     """Marks. Takes a view with each call: marks of one stay true in a later one, as chunks do not change."""
 
     def __init__(self, environment: Environment, places: Places) -> None:
+        """`places` has all that it will have."""
         self.places = places
+        self.ranks = array("I", bytes(4 * len(places.bits)))
+        """The order in which places were marked, from 1; 0 of one that is not."""
         self.missing_chunks = 0
         """Of file data, each time that it is needed."""
         self.lost: set[ChunkId] = set()
         """Chunks that are needed and known to be lost."""
         self._environment = environment
         self._reader = SegmentReader(environment)
+        self._marked = 0
         self._seen: set[bytes] = set()
         """Spans of level 0 that are marked, and ids of trees that are, or wait to be."""
         self._elsewhere: dict[ChunkId, int] = {}
         """Bits of what is at no place: in segments that were written later."""
 
-    def mark_snapshots(self, view: ReadTransaction) -> int:
-        """Mark what snapshots need; how many there are."""
-        count = 0
-        for _, record in view.iterate(Table.SNAPSHOTS):
-            self.mark_snapshot(view, _decode(bytes(record), "the record of a snapshot"))
-            count += 1
-        return count
-
-    def mark_forgotten(self, view: ReadTransaction, *, but: Mapping[bytes, Forgotten]) -> None:
-        """Mark what forgotten snapshots need, except these rows, by their keys: one had back and forgotten again is another."""
-        if view.has_table(Table.FORGOTTEN):
-            for key, value in view.iterate(Table.FORGOTTEN):
-                forgotten = _decode_forgotten(value)
-                if forgotten != but.get(key):
-                    self.mark_snapshot(view, _decode(forgotten.record, _FORGOTTEN_RECORD))
-
-    def mark_snapshot(self, view: ReadTransaction, snapshot: Snapshot) -> None:
-        """Mark what one snapshot needs."""
-        self._follow(view, [snapshot.root.tree])
-        if snapshot.live is not None:
-            self._follow(view, [ChunkId(snapshot.live.table)])
+    def mark_snapshots(self, view: ReadTransaction, *, expired: Mapping[bytes, Forgotten]) -> None:
+        """Mark what snapshots need, and forgotten ones except these rows, by their keys: one had back and forgotten again is another."""
+        roots: dict[str, list[ChunkId]] = {}
+        tables = []
+        for snapshot in _iter_snapshots(view, expired):
+            roots.setdefault(snapshot.source, []).append(snapshot.root.tree)
+            if snapshot.live is not None:
+                tables.append([ChunkId(snapshot.live.table)])
+        for of_source in roots.values():
+            self._follow(view, [of_source[at : at + _BESIDE_MAX] for at in range(0, len(of_source), _BESIDE_MAX)])
+        self._follow(view, tables)
 
     def mark_live_folders(self, view: ReadTransaction) -> None:
         """Mark what the rows of live folders need."""
@@ -102,7 +103,7 @@ class Marker:
 
     def _mark_row(self, view: ReadTransaction, row: NodeRow) -> None:
         if row.folder_base is not None:
-            self._follow(view, row.folder_base)
+            self._follow(view, [[record_id] for record_id in row.folder_base])
         else:
             self._mark_content(view, row.file_base, is_strict=True)
 
@@ -115,7 +116,7 @@ class Marker:
                 return  # a file's, whose bytes are no record
         elif data[:1] not in (TREE_MAGIC, TABLE_MAGIC):
             return
-        self._follow(view, [chunk], is_strict=False)
+        self._follow(view, [[chunk]], is_strict=False)
 
     def _begins_in_trees(self, view: ReadTransaction, content: Content) -> bool:
         """Whether the first bytes of a content are in a tree segment, as the parts of a folder's record are."""
@@ -130,29 +131,31 @@ class Marker:
             content = Content(content.level - 1, data[2:])
         return False
 
-    def _follow(self, view: ReadTransaction, roots: Iterable[ChunkId], *, is_strict: bool = True) -> None:
-        """Mark trees and node tables, and all below them."""
-        waiting = list(roots)
+    def _follow(self, view: ReadTransaction, folders: Iterable[list[ChunkId]], *, is_strict: bool = True) -> None:
+        """Mark trees and node tables, and all below them. What is in one list is the same folder at several times."""
+        waiting = list(folders)
         source = _Source(self, view)
         while waiting:
-            record_id = waiting.pop()
-            if not self._is_first_time(view, record_id, _FOLLOWED, is_strict=is_strict):
-                continue
-            try:
-                record = read_tree_record(source, record_id)
-                if record[:1] == TABLE_MAGIC:
-                    waiting += tables_below(record)
+            below: dict[bytes, list[ChunkId]] = {}
+            for record_id in waiting.pop():
+                if not self._is_first_time(view, record_id, _FOLLOWED, is_strict=is_strict):
                     continue
-                entries = decode_tree(record).entries
-            except (CorruptionError, FormatError) as error:
-                if is_strict:
-                    raise _unreadable(record_id, error, what="the record of a folder") from error
-                self._unmark(view, record_id, _FOLLOWED)  # whoever really needs it shall find that out
-                continue
-            self._mark_entries(view, entries, waiting, is_strict=is_strict)
+                try:
+                    record = read_tree_record(source, record_id)
+                    if record[:1] == TABLE_MAGIC:
+                        waiting += [[table] for table in tables_below(record)]
+                        continue
+                    entries = decode_tree(record).entries
+                except (CorruptionError, FormatError) as error:
+                    if is_strict:
+                        raise _unreadable(record_id, error, what="the record of a folder") from error
+                    self._unmark(view, record_id, _FOLLOWED)  # whoever really needs it shall find that out
+                    continue
+                self._mark_entries(view, entries, below, is_strict=is_strict)
+            waiting += reversed(below.values())
 
-    def _mark_entries(self, view: ReadTransaction, entries: Iterable[Entry], waiting: list[ChunkId], *, is_strict: bool) -> None:
-        """Mark what files hold; add folders to those that wait. Most of both was in another snapshot as well: 0.1 µs then, 2 µs else."""
+    def _mark_entries(self, view: ReadTransaction, entries: Iterable[Entry], below: dict[bytes, list[ChunkId]], *, is_strict: bool) -> None:
+        """Mark what files hold; add folders to those `below`, by name. Most of both is in other snapshots, too: 0.1 µs then, 2 µs else."""
         seen = self._seen
         if len(seen) > _SEEN_MAX:
             seen.clear()
@@ -165,7 +168,7 @@ class Marker:
                 if not entry.level:
                     seen.add(content)
             elif stat.S_ISDIR(entry.mode) and len(content) == ID_BYTES:
-                waiting.append(entry.tree)
+                below.setdefault(entry.name, []).append(entry.tree)
                 if is_strict:
                     seen.add(content)
 
@@ -209,6 +212,9 @@ class Marker:
         at = self.places.find_stored(index)
         if at >= 0:
             before = self.places.bits[at]
+            if not before:
+                self._marked += 1
+                self.ranks[at] = self._marked
             self.places.bits[at] = before | bits
             return before
         before = self._elsewhere.get(chunk, 0)
@@ -252,6 +258,17 @@ class _Source:
     def read(self, chunk: ChunkId) -> memoryview:
         """See `Marker.read`."""
         return self._marker.read(self._view, chunk)
+
+
+def _iter_snapshots(view: ReadTransaction, expired: Mapping[bytes, Forgotten]) -> Iterator[Snapshot]:
+    """All of them, and forgotten ones except these rows."""
+    for _, record in view.iterate(Table.SNAPSHOTS):
+        yield _decode(bytes(record), "the record of a snapshot")
+    if view.has_table(Table.FORGOTTEN):
+        for key, value in view.iterate(Table.FORGOTTEN):
+            forgotten = _decode_forgotten(value)
+            if forgotten != expired.get(key):
+                yield _decode(forgotten.record, _FORGOTTEN_RECORD)
 
 
 def _decode(record: bytes, what: str) -> Snapshot:

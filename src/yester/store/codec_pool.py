@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from yester.store.segments import Codec
+from yester.store.segments import COMPRESSION_LEVEL, Codec
 
 if TYPE_CHECKING:
     from yester.store.keys import StoreKey
@@ -20,9 +20,10 @@ Result = TypeVar("Result")
 class CodecPool:
     """A few threads, each with a codec of its own, since these are not thread-safe. A context manager; any thread may use it."""
 
-    def __init__(self, key: "StoreKey | None", name: str) -> None:
-        """`key` as for `Codec`; `name` is that of the threads."""
+    def __init__(self, key: "StoreKey | None", name: str, *, level: int = COMPRESSION_LEVEL) -> None:
+        """`key` and `level` as for `Codec`; `name` is that of the threads."""
         self._key = key
+        self._level = level
         self._codecs = threading.local()
         self._threads = ThreadPoolExecutor(max_workers=max(1, min(_THREADS_MAX, os.cpu_count() or 1)), thread_name_prefix=name)
 
@@ -48,5 +49,5 @@ class CodecPool:
     def _codec(self) -> Codec:
         codec: Codec | None = getattr(self._codecs, "codec", None)
         if codec is None:
-            codec = self._codecs.codec = Codec(self._key)
+            codec = self._codecs.codec = Codec(self._key, level=self._level)
         return codec

@@ -29,7 +29,7 @@ SEGMENT_BYTES = 1024 * 1024
 """A segment is closed once it holds this much. Larger ones save little space and make each small read dearer."""
 
 RAW_BYTES_MAX = 8 * SEGMENT_BYTES
-"""A reader refuses to decompress more than this. A writer stays below twice `SEGMENT_BYTES`."""
+"""A reader refuses to decompress more than this. A writer stays below three times `SEGMENT_BYTES`."""
 
 COMPRESSION_LEVEL = 3
 WINDOW_BYTES_MAX = RAW_BYTES_MAX
@@ -99,9 +99,9 @@ class Codec:
     With a key, of an encrypted store, what it encodes is sealed.
     """
 
-    def __init__(self, key: "StoreKey | None" = None) -> None:
+    def __init__(self, key: "StoreKey | None" = None, *, level: int = COMPRESSION_LEVEL) -> None:
         self._key = key
-        self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_content_size=True)
+        self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
 
     def encode(self, kind: Kind, chunks: Sequence[bytes | memoryview]) -> bytes:
