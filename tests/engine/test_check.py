@@ -37,6 +37,7 @@ from yester.engine import check as check_module
 from yester.engine.check import Sample, check, check_path
 from yester.engine.check_report import CheckReport, FindingKind
 from yester.engine.files import FileReader
+from yester.engine.prune import prune
 from yester.engine.steps import StepProgress
 from yester.engine.trees import TreeReader
 from yester.errors import YesterError
@@ -334,9 +335,31 @@ def test_two_chunks_in_one_place_are_found(damaged: Store) -> None:
     stored = publish(damaged, {"a": b"1", "b": b"2"})
     chunk = find_content(damaged, stored, b"a")
     put(damaged, Table.CHUNKS, chunk, locate(damaged, find_content(damaged, stored, b"b")).pack())
-    assert affected(check(damaged, read_data=False)) == [[("docs", "a", 0, 0, 1), ("docs", "b", 0, 0, 1)]]
-    report = check(damaged, read_data=True)
-    assert sorted(kinds(report)) == ["index", "segment"]
+    for read_data in (False, True):
+        report = check(damaged, read_data=read_data)
+        assert kinds(report) == ["index"]
+        assert affected(report) == [[("docs", "a", 0, 0, 1), ("docs", "b", 0, 0, 1)]]
+
+
+def test_chunks_that_nothing_needs_are_not_hashed_twice(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(chunking=SMALL_CHUNKS)
+    first = publish(store, {str(number): b"%d" % number * 1000 for number in range(20)})
+    publish(store, {str(number): b"%d" % number * 1000 for number in range(0, 20, 2)})
+    store.forget([first.id], now_ns=T0_NS)
+    store.renew_lease()
+    monkeypatch.setattr("yester.engine.prune.WASTE_MAX", 2)
+    assert prune(store, grace_ns=0, now_ns=T0_NS).rewritten_segments == 0
+    hashed: list[bytes] = []
+    name = store.environment.name_chunk
+
+    def name_and_note(data: bytes | memoryview) -> ChunkId:
+        hashed.append(bytes(data))
+        return name(data)
+
+    monkeypatch.setattr(store.environment, "name_chunk", name_and_note)
+    assert check(store, read_data=True).is_whole
+    of_files = [data for data in hashed if data[:1].isdigit()]
+    assert len(of_files) == len(set(of_files)) >= 20
 
 
 # --- key slots --------------------------------------------------------------------------------------------------------

@@ -96,13 +96,13 @@ def unpack_spans(packed: bytes | memoryview) -> list[Span]:
         message = f"a span list of {len(packed)} bytes is damaged"
         raise CorruptionError(message)
     data = bytes(packed)
-    spans = [
-        _unpack_span(data[at : at + ID_BYTES], int.from_bytes(data[at + ID_BYTES : at + SPAN_BYTES], "little"))
-        for at in range(0, len(data), SPAN_BYTES)
-    ]
-    if any(span.length == 0 or (span.start is not None and span.chunk == HOLE) for span in spans):
-        message = "a span list names an empty span, or a part of a hole, and is damaged"
-        raise CorruptionError(message)
+    spans = []
+    for at in range(0, len(data), SPAN_BYTES):
+        span = _unpack_span(data[at : at + ID_BYTES], int.from_bytes(data[at + ID_BYTES : at + SPAN_BYTES], "little"))
+        if span.length == 0 or (span.start is not None and span.chunk == HOLE):
+            message = "a span list names an empty span, or a part of a hole, and is damaged"
+            raise CorruptionError(message)
+        spans.append(span)
     return spans
 
 

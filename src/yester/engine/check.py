@@ -7,7 +7,7 @@ Changes nothing. In this order:
 2. To read all data or a sample, segments are decoded and their chunks are hashed (`engine.check_data`). What does not look right is only
    noted: the store may be changing meanwhile.
 3. In *one* transaction, so that backups and prunes that run meanwhile do not matter: segment headers; the chunk index
-   against them; the segments noted in step 2 once more, and now for certain; snapshot records, also forgotten ones, and their ids; every
+   against them; the chunks noted in step 2 once more, and now for certain; snapshot records, also forgotten ones, and their ids; every
    tree below every snapshot, each once, and that every chunk they name is indexed, in its place and of the right length; live folders;
    what backups remember of their sources; key slots.
 4. If anything was wrong, the paths and snapshots that it touches are looked for, in the damaged trees alone.
@@ -44,7 +44,7 @@ from yester.engine.steps import StepProgress
 from yester.engine.trees import read_tree_record
 from yester.engine.walk import Run, walk_snapshots
 from yester.errors import CorruptionError, FormatError
-from yester.store.chunks import Location, unpack_location
+from yester.store.chunks import LOCATION_BYTES, Location, unpack_location
 from yester.store.damage import find_damaged
 from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, verify_data_file
 from yester.store.segments import parse_header
@@ -65,9 +65,8 @@ times, some levels deep, have more paths than anybody can walk."""
 _KEY_BYTES_MAX = 511
 """LMDB refuses longer keys."""
 
-_NOWHERE = Location(-1, -1)
-_SOUND_MAX = 500_000
-"""60 MB."""
+_SOUND_MAX = 250_000
+"""100 MB."""
 _ListKey = tuple[ChunkId, int]
 """A span list, and the level of the span that names it."""
 
@@ -126,7 +125,7 @@ def check_database(path: Path, progress: StepProgress) -> tuple[Finding, ...]:
 
 
 def _check_open(store: Store, *, read_data: bool | Sample, progress: StepProgress) -> CheckReport:
-    suspects: set[int] = set()
+    suspects: Mapping[int, bytes] = {}
     segments = read_bytes = 0
     seed = None
     if read_data:
@@ -206,7 +205,7 @@ class _ChunkIndex:
 
 
 class StructureCheck:
-    """Steps 3 and 4, on one view of the store, as its chunk index would be with a change.
+    """Steps 3 and 4, on one view of the store, as its chunk index would be with a change. `suspects` as `find_suspects` gives them.
 
     A *trouble* has a key that tells it from others: a chunk id, a segment number, a place, or a damaged entry itself. Looking
     at the same thing again gives the same keys, which is how the paths of step 4 find their troubles.
@@ -216,7 +215,7 @@ class StructureCheck:
         self,
         store: Store,
         view: ReadTransaction,
-        suspects: AbstractSet[int],
+        suspects: Mapping[int, bytes],
         progress: StepProgress,
         *,
         findings_max: int,
@@ -237,8 +236,8 @@ class StructureCheck:
         self._troubles: dict[Hashable, _Trouble] = {}
         self._troubles_more: set[int] = set()
         """Hashes of the keys of those that are only counted."""
-        self._sound: dict[bytes, int] = {}
-        """Spans of level 0 that nothing is wrong with, and the size they are right for: most files are in many snapshots."""
+        self._sound: dict[bytes, Entry] = {}
+        """Entries of files that nothing is wrong with, by their spans, of level 0: most files are in many snapshots."""
         self._lists: dict[_ListKey, tuple[int, tuple[Hashable, ...]]] = {}
         """Bytes of file and troubles of each span list that was looked at."""
         self._unreadable: set[TreeId] = set()
@@ -311,7 +310,7 @@ class StructureCheck:
     # Segments and the chunk index.
 
     def _check_index(self) -> dict[int, list[tuple[int, ChunkId]]]:
-        """Compare the index with the headers; returns the place and id of each chunk in the suspected segments."""
+        """Compare the index with the headers; returns, by segment, place and id of each chunk that may be damaged."""
         self._progress.begin("segments", self._view.count(Table.SEGMENTS))
         for key, stored in self._view.iterate(Table.SEGMENTS):
             number = segment_number(key)
@@ -329,32 +328,35 @@ class StructureCheck:
         bits = self._places.bits
         for chunk, value in self._index.iterate():
             self._progress.done += 1
-            location, at, _ = self._locate(chunk, value)
-            if at < 0:
+            at, trouble = self._locate(chunk, value)
+            if trouble is not None:
                 continue
             if bits[at] & INDEXED:
                 bits[at] |= TWICE
+                location = unpack_location(value)
                 what = f"two chunks are said to be at place {location.place} of segment {location.segment}; one is {chunk.hex()}"
                 self._note(location, FindingKind.INDEX, what)
             bits[at] |= INDEXED
-            if location.segment in self._suspects:
-                suspected.setdefault(location.segment, []).append((location.place, chunk))
+            if self._suspects:
+                location = unpack_location(value)
+                right = self._suspects.get(location.segment)
+                if right is not None and right[location.place : location.place + 1] != b"\1":
+                    suspected.setdefault(location.segment, []).append((location.place, chunk))
         return suspected
 
-    def _locate(self, chunk: ChunkId, value: bytes | memoryview) -> tuple[Location, int, Hashable]:
-        """What an index entry says: the location and its number; a number of -1 and a trouble if there is no such place."""
+    def _locate(self, chunk: ChunkId, value: bytes | memoryview) -> tuple[int, Hashable]:
+        """The number of the place that an index entry names; -1 and a trouble if there is no such place."""
+        at = self._places.find_stored(value) if len(value) == LOCATION_BYTES else -1
+        if at >= 0:
+            return at, None
         try:
-            location = unpack_location(value)
+            number = unpack_location(value).segment
         except CorruptionError:
-            return _NOWHERE, -1, self._note(chunk, FindingKind.INDEX, f"the index entry of chunk {chunk.hex()} is damaged")
-        at = self._places.find(location)
-        if at < 0:
-            what = f"segment {location.segment} is missing, or chunks that should be in it are"
-            return location, at, self._note(location.segment, FindingKind.SEGMENT, what)
-        return location, at, None
+            return at, self._note(chunk, FindingKind.INDEX, f"the index entry of chunk {chunk.hex()} is damaged")
+        return at, self._note(number, FindingKind.SEGMENT, f"segment {number} is missing, or chunks that should be in it are")
 
     def _check_suspects(self, suspected: dict[int, list[tuple[int, ChunkId]]]) -> None:
-        """Hash the suspected segments once more, in this view, and mark the places whose bytes are wrong."""
+        """Hash these chunks once more, in this view, and mark the places whose bytes are wrong."""
         self._progress.begin("suspected segments", len(suspected))
         for number, chunks in sorted(suspected.items()):
             payload, bounds = self._reader.segment(self._view, number)
@@ -489,11 +491,15 @@ class StructureCheck:
         subfolders = []
         is_tainted = False
         previous = b""
+        sound = self._sound
         for entry in entries:
             if entry.name <= previous:
                 self._note(tree, FindingKind.TREE, f"the record {tree.hex()} of a folder has names twice or out of order")
                 is_tainted = True
             previous = entry.name
+            if sound.get(entry.content) == entry:
+                self._files += 1
+                continue
             if self._look_at_entry(entry):
                 is_tainted = True
             elif stat.S_ISDIR(entry.mode):
@@ -506,7 +512,7 @@ class StructureCheck:
         problem = entry_problem(entry)
         if problem:
             return (self._note(entry, FindingKind.TREE, f"the entry {entry.name!r} of a folder cannot be shown: {problem}"),)
-        if not stat.S_ISREG(entry.mode) or (not entry.level and self._sound.get(entry.content) == entry.size):
+        if not stat.S_ISREG(entry.mode):
             return ()
         try:
             covered, troubles = self._look_at_spans(entry.file_content)
@@ -516,7 +522,7 @@ class StructureCheck:
             what = f"the content list of {entry.name!r} covers {covered} bytes where {entry.size} are stated"
             return (*troubles, self._note(entry, FindingKind.TREE, what))
         if not troubles and not entry.level and len(self._sound) < _SOUND_MAX:
-            self._sound[entry.content] = entry.size
+            self._sound[entry.content] = entry
         return troubles
 
     def _look_at_spans(self, content: Content) -> tuple[int, tuple[Hashable, ...]]:
@@ -578,13 +584,13 @@ class StructureCheck:
         value = self._index.get(chunk)
         if value is None:
             return -1, self._note_missing(chunk, kind)
-        location, at, trouble = self._locate(chunk, value)
+        at, trouble = self._locate(chunk, value)
         if at >= 0:
             bits = self._places.bits[at] = self._places.bits[at] | NEEDED
             if bits & BAD:
-                trouble = location.segment
+                trouble = unpack_location(value).segment
             elif bits & TWICE:
-                trouble = location
+                trouble = unpack_location(value)
             elif span is not None and not span.fits(self._places.lengths[at]):
                 what = f"chunk {chunk.hex()} has {self._places.lengths[at]} bytes, which is not what a file needs of it"
                 trouble = self._note(chunk, kind, what)

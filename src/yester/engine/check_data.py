@@ -17,9 +17,9 @@ from typing import NamedTuple
 from yester.core.ids import ChunkId
 from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError
-from yester.store.chunks import Location, segment_key
+from yester.store.chunks import pack_location, segment_key
 from yester.store.codec_pool import CodecPool
-from yester.store.lmdb import Environment, ReadTransaction, Table
+from yester.store.lmdb import Environment, Table
 from yester.store.segments import Codec, parse_header
 
 _BATCH_SEGMENTS = 32
@@ -84,18 +84,25 @@ def _iter_batches(environment: Environment, keys: list[bytes] | None) -> Iterato
         start = batch[-1][0] + b"\0"
 
 
-def find_suspects(environment: Environment, progress: StepProgress, keys: list[bytes] | None = None) -> tuple[set[int], int, int]:
-    """The numbers of segments that hold something else than the index says, maybe; how many were read, and their bytes."""
-    suspects: set[int] = set()
+def find_suspects(environment: Environment, progress: StepProgress, keys: list[bytes] | None = None) -> tuple[dict[int, bytes], int, int]:
+    """Segments, by number, that hold something else than the index says, maybe; how many were read, and their bytes.
+
+    With each goes a byte for each of its places: 1 where it holds what the index says. Where it does not, the index may say nothing.
+    """
+    suspects: dict[int, bytes] = {}
     segments = read_bytes = 0
     for batch in read_segments(environment, progress, keys):
         segments += len(batch)
         with environment.read() as view:
             for segment in batch:
-                number = segment_number(segment.key)
-                if number is not None and (segment.chunks is None or not _agrees_with_index(view, number, segment.chunks)):
-                    suspects.add(number)
                 read_bytes += segment.raw_bytes
+                number = segment_number(segment.key)
+                if number is None:
+                    continue
+                indexed = [view.get(Table.CHUNKS, chunk) or b"" for chunk in segment.chunks or ()]
+                right = bytes(value == pack_location(number, place) for place, value in enumerate(indexed))
+                if segment.chunks is None or 0 in right:
+                    suspects[number] = right
     return suspects, segments, read_bytes
 
 
@@ -115,8 +122,3 @@ def hash_segment(environment: Environment, codec: Codec, stored: bytes | memoryv
     payload = memoryview(codec.decode(stored, header))
     bounds = header.bounds
     return [environment.name_chunk(payload[bounds[place] : bounds[place + 1]]) for place in range(header.chunk_count)], len(payload)
-
-
-def _agrees_with_index(view: ReadTransaction, number: int, chunks: list[ChunkId]) -> bool:
-    """Whether each chunk of a segment is indexed just there. A chunk that is not may also be one that nothing needs any more."""
-    return all(bytes(view.get(Table.CHUNKS, chunk) or b"") == Location(number, place).pack() for place, chunk in enumerate(chunks))

@@ -221,7 +221,7 @@ class _Repair:
             return
         self._report.newly_lost = self._note_lost(lost)
         with self._environment.read() as view:
-            structure = StructureCheck(self._store, view, frozenset(), self._progress, findings_max=FINDINGS_MAX, affected_max=AFFECTED_MAX)
+            structure = StructureCheck(self._store, view, {}, self._progress, findings_max=FINDINGS_MAX, affected_max=AFFECTED_MAX)
             self._report.after = structure.report()
 
     # Step 2.
@@ -283,7 +283,7 @@ class _Repair:
         structure = StructureCheck(
             self._store,
             view,
-            frozenset(),
+            {},
             self._progress,
             findings_max=_UNLIMITED,
             affected_max=_UNLIMITED,

@@ -38,7 +38,7 @@ UNCOMMITTEDSEGMENTS_MAX = 64
 """Closed segments that wait to be compressed, and for the commit thread. They bound memory when compression or the disk is
 slower than the source; the second is large, so that all cores go on while a commit waits for the disk."""
 
-_LOCATION_BYTES = 8
+LOCATION_BYTES = 8
 SEGMENTS_MAX = 2**48 - 2**20
 """A location has 48 bits for a segment's number."""
 _NOTHING = memoryview(b"")
@@ -73,7 +73,12 @@ class Location:
 
     def pack(self) -> bytes:
         """The 8 stored bytes: 48 bits of segment number, 16 of place."""
-        return (self.segment << 16 | self.place).to_bytes(_LOCATION_BYTES, "little")
+        return pack_location(self.segment, self.place)
+
+
+def pack_location(segment: int, place: int) -> bytes:
+    """The stored bytes of a location, where there are too many to make an object of each."""
+    return (segment << 16 | place).to_bytes(LOCATION_BYTES, "little")
 
 
 def unpack_location(stored: bytes | memoryview) -> Location:
@@ -82,7 +87,7 @@ def unpack_location(stored: bytes | memoryview) -> Location:
     Raises:
         CorruptionError: not 8 bytes.
     """
-    if len(stored) != _LOCATION_BYTES:
+    if len(stored) != LOCATION_BYTES:
         message = "an entry of the chunk index is damaged"
         raise CorruptionError(message)
     packed = int.from_bytes(stored, "little")
