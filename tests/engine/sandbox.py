@@ -21,6 +21,11 @@ both_kinds = pytest.mark.parametrize("store", [False, True], ids=["plain", "encr
 """A test that is done with a plain store, and with an encrypted one."""
 
 
+def children() -> set[int]:
+    """Processes that this one started and that are not gone."""
+    return {int(number) for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()}
+
+
 class MakeStore(Protocol):
     """Makes a store; it is closed and, unless it `may_be_damaged`, checked when the test is over."""
 

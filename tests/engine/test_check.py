@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from tests.encrypted import CHEAP
 from tests.engine.damaging import drop, find_content, flip, flip_chunk, locate, put
 from tests.engine.planting import DAY_NS, SMALL_CHUNKS, T0_NS, Plan, plant, plant_data, plant_deep, publish
-from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
+from tests.engine.sandbox import MakeStore, Sandbox, both_kinds, children
 from yester.core.content import pack_span, unpack_spans
 from yester.core.ids import ChunkId, TreeId, chunk_id
 from yester.core.records import (
@@ -34,20 +35,23 @@ from yester.core.records import (
     encode_tree,
 )
 from yester.engine import check as check_module
-from yester.engine.check import Sample, check, check_path
+from yester.engine.check import Sample, StructureCheck, check, check_path
+from yester.engine.check_data import DataRead
 from yester.engine.check_report import CheckReport, FindingKind
+from yester.engine.check_worker import DataReader
 from yester.engine.files import FileReader
 from yester.engine.prune import prune
 from yester.engine.steps import StepProgress
 from yester.engine.trees import TreeReader
-from yester.errors import YesterError
+from yester.engine.worker import StoreAccess
+from yester.errors import NotFoundError, YesterError
 from yester.store.chunks import Location, segment_key
 from yester.store.damage import note_damaged
 from yester.store.lmdb import Table
 from yester.store.parameters import SLOT_PREFIX
 from yester.store.segments import Kind
 from yester.store.slots import KeySlots, passphrase_secret
-from yester.store.snapshots import seen_change
+from yester.store.snapshots import seen_change, snapshot_key
 from yester.store.store import Store
 
 RANDOM = random.Random(1)
@@ -61,6 +65,14 @@ WIDE = {f"name{number:03}": b"" for number in range(60)}
 def damaged(make_store: MakeStore) -> Store:
     """A store that a test may damage, with small chunks."""
     return make_store(chunking=SMALL_CHUNKS, may_be_damaged=True)
+
+
+@pytest.fixture(params=[False, True], ids=["here", "beside"])
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Data is read in this process, and then in one of its own."""
+    monkeypatch.setattr(check_module, "BESIDE_BYTES_MIN", 0 if request.param else 1 << 62)
+    yield
+    assert children() == set()
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
@@ -91,6 +103,7 @@ def affected(report: CheckReport) -> list[list[tuple[str, str, int, int, int]]]:
 # --- whole stores -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("reading")
 @both_kinds
 def test_a_whole_store_is_whole(sandbox: Sandbox) -> None:
     sandbox.write("a", b"1")
@@ -105,6 +118,7 @@ def test_a_whole_store_is_whole(sandbox: Sandbox) -> None:
         assert (report.read_bytes > 0) is read_data
 
 
+@pytest.mark.usefixtures("reading")
 def test_an_empty_store_is_whole(store: Store) -> None:
     assert check(store, read_data=True) == CheckReport(())
 
@@ -120,6 +134,7 @@ def test_large_files_and_folders_and_depth_are_whole(make_store: MakeStore) -> N
     assert report.trees == 3003
 
 
+@pytest.mark.usefixtures("reading")
 def test_what_nothing_needs_is_counted_and_no_error(store: Store) -> None:
     publish(store, {"a": b"1"})
     plant(store, {"b": b"22", "c": {}})
@@ -258,6 +273,7 @@ def test_a_chunk_that_is_no_tree_where_one_is_needed_is_told(damaged: Store) -> 
 # --- the index and the segments ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("reading")
 def test_damaged_file_data_is_found_by_reading_it(damaged: Store) -> None:
     stored = publish(damaged, {"a": b"lost", "b": {}})
     plant(damaged, {"c": b"kept"})
@@ -283,6 +299,7 @@ def test_chunks_of_one_file_in_one_damaged_segment_do_not_count_its_snapshots_ag
     assert affected(report) == [[("docs", "big", 0, 1, 2)]]
 
 
+@pytest.mark.usefixtures("reading")
 def test_a_damaged_tree_is_found_without_reading_data(damaged: Store) -> None:
     stored = publish(damaged, {"a": b"1"})
     flip_chunk(damaged, stored.snapshot.root.content)
@@ -292,6 +309,7 @@ def test_a_damaged_tree_is_found_without_reading_data(damaged: Store) -> None:
         assert affected(report) == [[("docs", "/", 0, 0, 1)]]
 
 
+@pytest.mark.usefixtures("reading")
 def test_a_missing_segment_is_one_finding_with_all_its_files(damaged: Store) -> None:
     stored = publish(damaged, {f"f{number}": b"%d" % number for number in range(8)})
     segment = locate(damaged, find_content(damaged, stored, b"f0")).segment
@@ -331,6 +349,7 @@ def test_index_entries_that_lead_nowhere_are_found(damaged: Store) -> None:
     assert sorted(item[1] for items in affected(report) for item in items) == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("reading")
 def test_two_chunks_in_one_place_are_found(damaged: Store) -> None:
     stored = publish(damaged, {"a": b"1", "b": b"2"})
     chunk = find_content(damaged, stored, b"a")
@@ -527,6 +546,87 @@ def test_every_flipped_bit_that_matters_is_found(template: Path, tmp_path_factor
     shutil.rmtree(path.parent)
 
 
+# --- a process that reads the data --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Data is read in a process of its own."""
+    monkeypatch.setattr(check_module, "BESIDE_BYTES_MIN", 0)
+    yield
+    assert children() == set()
+
+
+@pytest.mark.usefixtures("beside")
+def test_the_structure_is_looked_at_again_only_if_data_is_damaged(damaged: Store) -> None:
+    steps = []
+
+    class Progress(StepProgress):
+        def begin(self, step: str, total: int = 0) -> None:
+            steps.append(step)
+            super().begin(step, total)
+
+    stored = publish(damaged, {"a": b"1", "b": b"2"})
+    drop(damaged, Table.SNAPSHOTS, snapshot_key(stored.snapshot))
+    drop(damaged, Table.SNAPSHOT_IDS, stored.id)
+    publish(damaged, {"a": b"1"})
+    drop(damaged, Table.CHUNKS, find_content(damaged, stored, b"b"))  # as a prune leaves it
+    assert check(damaged, read_data=True, progress=Progress()).is_whole
+    assert steps.count("folders") == 1
+    flip_chunk(damaged, find_content(damaged, stored, b"a"))
+    report = check(damaged, read_data=True, progress=Progress())
+    assert (kinds(report), affected(report)) == (["segment"], [[("docs", "a", 0, 0, 1)]])
+    assert steps.count("folders") == 3
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_process_that_is_killed_ends_the_check(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(store, {"a": b"1"})
+    finish = DataReader.finish
+
+    def kill(self: DataReader, progress: StepProgress) -> DataRead:
+        self._worker.process.kill()
+        self._worker.process.wait()
+        while self._worker.receive() is not None:
+            pass
+        return finish(self, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DataReader, "finish", kill)
+        with pytest.raises(YesterError, match="ended by SIGKILL; what is whole and what is not is not known"):
+            check(store, read_data=True)
+
+
+@pytest.mark.usefixtures("beside")
+def test_what_ends_the_process_ends_the_check(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(store, {"a": b"1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreAccess, "to", lambda _store: StoreAccess(b"/nowhere", b""))
+        with pytest.raises(NotFoundError, match="/nowhere"):
+            check(store, read_data=True)
+
+
+@pytest.mark.usefixtures("beside")
+def test_a_check_that_is_interrupted_ends_its_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    publish(store, {"a": b"1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(StructureCheck, "report", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            check(store, read_data=True)
+
+
+@pytest.mark.usefixtures("beside")
+def test_where_no_process_can_be_started_one_checks_everything(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = publish(damaged, {"a": b"1"})
+    flip_chunk(damaged, find_content(damaged, stored, b"a"))
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    report = check_module._check_open(damaged, read_data=True, progress=StepProgress())
+    assert kinds(report) == ["segment"]
+
+
 # --- LMDB's own pages -------------------------------------------------------------------------------------------------
 
 
@@ -547,6 +647,7 @@ def test_damaged_pages_are_found_before_anything_is_opened(template: Path, tmp_p
     assert "database" in found
 
 
+@pytest.mark.usefixtures("reading")
 def test_a_store_that_is_written_meanwhile_is_not_damaged(sandbox: Sandbox) -> None:
     """Another process commits all the time, new chunks and freed pages; check looks again and again."""
     sandbox.write("a", os.urandom(100_000))
@@ -580,6 +681,7 @@ with Store.open(store) as opened:
             writer.kill()
 
 
+@pytest.mark.usefixtures("reading")
 def test_check_does_not_keep_a_backup_waiting(sandbox: Sandbox) -> None:
     sandbox.write("a", b"1")
     sandbox.back_up()
@@ -598,6 +700,7 @@ def _wide_store(make_store: MakeStore) -> Store:
     return store
 
 
+@pytest.mark.usefixtures("reading")
 def test_a_sample_reads_its_share_and_the_same_one_for_the_same_seed(make_store: MakeStore) -> None:
     store = _wide_store(make_store)
     segments = check(store, read_data=False).segments

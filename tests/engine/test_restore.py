@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from tests.engine.planting import ATIME_NS, T0_NS, File, Folder, Items, plant, plant_data, plant_deep
-from tests.engine.sandbox import MakeStore, Sandbox, both_kinds
+from tests.engine.sandbox import MakeStore, Sandbox, both_kinds, children
 from yester.core.content import HOLE, pack_span
 from yester.core.records import RECORD_VERSION, Entry, Extra, Snapshot, Tree
 from yester.engine import restore as restore_module
@@ -34,6 +34,7 @@ from yester.engine.restore_preview import Change
 from yester.engine.restore_walk import StoredWalk
 from yester.engine.target import OPEN_FOLDERS_MAX, Owners, Shortfall, Target
 from yester.engine.trees import TreeReader, store_tree
+from yester.engine.worker import Worker
 from yester.errors import ConflictError, CorruptionError, LimitError, UsageError, YesterError
 from yester.store.chunks import segment_key, unpack_location
 from yester.store.lmdb import Table
@@ -190,11 +191,6 @@ def damage(store: Store, chunk: bytes) -> None:
     chunks = [bytes(payload[start:end]) for start, end in zip(header.bounds, header.bounds[1:], strict=False)]
     encoded = Codec().encode(header.kind, chunks)
     store.environment.write(lambda transaction: transaction.put(Table.SEGMENTS, key, encoded))
-
-
-def children() -> set[int]:
-    """Processes that this one started and that are not gone."""
-    return {int(number) for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()}
 
 
 @pytest.fixture
@@ -376,14 +372,13 @@ def test_a_file_of_slices_is_restored_checked_and_compared(tmp_path: Path, desti
 
 @both_kinds
 def test_many_files_are_restored_by_several_processes(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[int] = []
-    start = restore_pool._start_worker
+    started: list[str] = []
 
-    def count(root: int) -> Any:  # noqa: ANN401 (as it)
-        started.append(root)
-        return start(root)
+    def count(module: str, inherited: list[int]) -> Worker:
+        started.append(module)
+        return Worker(module, inherited)
 
-    monkeypatch.setattr(restore_pool, "_start_worker", count)
+    monkeypatch.setattr(restore_pool, "Worker", count)
     for number in range(2500):
         sandbox.write(f"d{number % 50}/e/f{number}", b"%d" % number * (number % 40))
     for number in range(0, 500, 7):
@@ -399,7 +394,7 @@ def test_many_files_are_restored_by_several_processes(sandbox: Sandbox, destinat
 
 
 def test_few_files_are_restored_without_other_processes(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore_pool, "_start_worker", lambda _root: pytest.fail("a process was started"))
+    monkeypatch.setattr(restore_pool, "Worker", lambda *_: pytest.fail("a process was started"))
     for number in range(400):
         sandbox.write(f"f{number}", b"1")
     sandbox.back_up()
@@ -1187,8 +1182,8 @@ def test_a_process_that_is_killed_ends_the_restore(sandbox: Sandbox, destination
 
     def kill(self: restore_pool.WorkerPool, tasks: list[Any]) -> None:
         submit(self, tasks)
-        for process, _ in self._workers:
-            process.kill()
+        for worker in self._workers:
+            worker.process.kill()
 
     monkeypatch.setattr(restore_pool.WorkerPool, "submit", kill)
     with pytest.raises(YesterError, match="was ended by SIGKILL; files that are in place are whole"):
@@ -1216,7 +1211,7 @@ def test_a_bug_in_a_process_is_told_as_one(sandbox: Sandbox, destination: Path, 
     sandbox.back_up()
     job = restore_pool.Job
     monkeypatch.setattr(restore_pool, "Job", lambda tasks: job([msgspec.structs.replace(task, start="no number") for task in tasks]))
-    with pytest.raises(RuntimeError, match="in a process that restores files: Traceback"):
+    with pytest.raises(RuntimeError, match="in a process of ours: Traceback"):
         bring_back(sandbox.store, root_of(sandbox), destination, processes=2)
     assert children() == set()
 

@@ -4,12 +4,13 @@
 Changes nothing. In this order:
 
 1. To read all data, a child process judges LMDB's pages; if they are damaged the rest is left alone, since LMDB itself may crash on them.
-2. To read all data or a sample, segments are decoded and their chunks are hashed (`engine.check_data`). What does not look right is only
-   noted: the store may be changing meanwhile.
+2. To read all data or a sample, segments are decoded and their chunks are hashed (`engine.check_data`), of a large store in a process
+   beside the next step. What does not look right is only noted: the store may be changing meanwhile.
 3. In *one* transaction, so that backups and prunes that run meanwhile do not matter: segment headers; the chunk index
    against them; the chunks noted in step 2 once more, and now for certain; snapshot records, also forgotten ones, and their ids; every
    tree below every snapshot, each once, and that every chunk they name is indexed, in its place and of the right length; live folders;
    what backups remember of their sources; key slots.
+   If that was done before anything was noted in step 2, and it concerns something, it is done again.
 4. If anything was wrong, the paths and snapshots that it touches are looked for, in the damaged trees alone.
 
 A chunk that a repair gave up is told as that: no news. `StructureCheck` can also look at the store as it will be with another chunk index,
@@ -21,9 +22,11 @@ chunk's place.
 The transaction of step 3 lives as long as the step (20 s a million files); what is written meanwhile cannot use the space
 of what it replaces, so the file grows a little more than it would.
 
-Threads: one, and while it decodes segments a few of its own.
+Threads: one, and while it decodes segments a few of its own, here or in the other process (`engine.check_worker`).
 """
 
+import logging
+import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -39,6 +42,7 @@ from yester.core.times import snapshot_name
 from yester.engine.check_data import choose_segments, find_suspects, segment_number
 from yester.engine.check_live import LiveCheck
 from yester.engine.check_report import Affected, CheckReport, Finding, FindingKind
+from yester.engine.check_worker import DataReader
 from yester.engine.places import BAD, INDEXED, NEEDED, TAINTED, TWICE, VISITED, Places, SegmentReader
 from yester.engine.steps import StepProgress
 from yester.engine.trees import read_tree_record
@@ -54,6 +58,8 @@ from yester.store.store import Store
 if TYPE_CHECKING:
     from yester.store.slots import Unlock
 
+BESIDE_BYTES_MIN = 64 * 1024 * 1024
+"""Of a smaller store the data is read before a process to read it would be there."""
 FINDINGS_MAX = 1000
 """Findings that are told one by one; more are only counted."""
 AFFECTED_MAX = 20
@@ -67,6 +73,7 @@ _KEY_BYTES_MAX = 511
 
 _SOUND_MAX = 250_000
 """100 MB."""
+_log = logging.getLogger(__name__)
 _ListKey = tuple[ChunkId, int]
 """A span list, and the level of the span that names it."""
 
@@ -107,8 +114,8 @@ def check_path(
 def check(store: Store, *, read_data: bool | Sample, progress: StepProgress | None = None) -> CheckReport:
     """Look for damage; may run beside backups, which it does not block. `read_data`: also in what the segments hold, all or a sample.
 
-    The structure takes 1.8 s of processor time for the 84,000 entries of the Linux source, and 4.8 s for 100 snapshots of it
-    with changes in 10 files each (2026-11-22, on two busy cores); for the data see `engine.check_data`.
+    The structure takes 1.5 s of processor time for five snapshots of the Linux source, 84,000 entries each, a tenth of them changed
+    between two (2026-11-26, `scripts/bench store`); for the data see `engine.check_data`.
 
     Raises:
         StoreAccessError, FormatError: the store as a whole cannot be read. Damage is reported, not raised.
@@ -125,26 +132,45 @@ def check_database(path: Path, progress: StepProgress) -> tuple[Finding, ...]:
 
 
 def _check_open(store: Store, *, read_data: bool | Sample, progress: StepProgress) -> CheckReport:
-    suspects: Mapping[int, bytes] = {}
-    segments = read_bytes = 0
-    seed = None
-    if read_data:
-        keys = None
-        if isinstance(read_data, Sample):
-            keys, seed = choose_segments(store.environment, read_data.share, read_data.seed), read_data.seed
-        suspects, segments, read_bytes = find_suspects(store.environment, progress, keys)
+    if not read_data:
+        _, report = _check_structure(store, {}, progress)
+        return report
+    keys = seed = None
+    if isinstance(read_data, Sample):
+        keys, seed = choose_segments(store.environment, read_data.share, read_data.seed), read_data.seed
+    reads_live_bytes = read_data is True
+    reader = _start_reader(store, keys)
+    if reader is None:
+        read = find_suspects(store.environment, progress, keys)
+        _, report = _check_structure(store, read.suspects, progress, reads_live_bytes=reads_live_bytes)
+    else:
+        with reader:
+            structure, report = _check_structure(store, {}, progress, reads_live_bytes=reads_live_bytes)
+            read = reader.finish(progress)
+        if structure.needs_suspects(read.suspects):
+            _, report = _check_structure(store, read.suspects, progress, reads_live_bytes=reads_live_bytes)
+    return replace(report, read_segments=read.segments, read_bytes=read.raw_bytes, seed=seed)
+
+
+def _start_reader(store: Store, keys: list[bytes] | None) -> DataReader | None:
+    """A process that reads the data; None where that is sooner done than one is started, or none can be."""
+    if store.environment.file_bytes() < BESIDE_BYTES_MIN or len(os.sched_getaffinity(0)) == 1:
+        return None
+    try:
+        return DataReader(store, keys)
+    except OSError as error:
+        _log.info("no other process could be started: %s", error)
+        return None
+
+
+def _check_structure(
+    store: Store, suspects: Mapping[int, bytes], progress: StepProgress, *, reads_live_bytes: bool = False
+) -> tuple["StructureCheck", CheckReport]:
     with store.environment.read() as view:
         structure = StructureCheck(
-            store,
-            view,
-            suspects,
-            progress,
-            findings_max=FINDINGS_MAX,
-            affected_max=AFFECTED_MAX,
-            reads_live_bytes=read_data is True,
+            store, view, suspects, progress, findings_max=FINDINGS_MAX, affected_max=AFFECTED_MAX, reads_live_bytes=reads_live_bytes
         )
-        report = structure.report()
-    return replace(report, read_segments=segments, read_bytes=read_bytes, seed=seed)
+        return structure, structure.report()
 
 
 # --- step 3: the structure ----------------------------------------------------------------------------------------------
@@ -297,6 +323,15 @@ class StructureCheck:
         """Whether anything needs the chunk there; asked after `report`."""
         at = self._places.find(location)
         return at >= 0 and bool(self._places.bits[at] & NEEDED)
+
+    def needs_suspects(self, suspects: Mapping[int, bytes]) -> bool:
+        """Whether the index says anything of a place that does not hold it; asked after `report`, which did not know these."""
+        places = self._places
+        for number, right in suspects.items():
+            start, end = places.bounds(number)
+            if any(bits & INDEXED and right[place : place + 1] != b"\1" for place, bits in enumerate(places.bits[start:end])):
+                return True
+        return False
 
     def _note(self, key: Hashable, kind: FindingKind, what: str) -> Hashable:
         """Remember a trouble, unless it is known; returns its key."""

@@ -10,7 +10,7 @@ Reading all of 797 MiB in 70,000 files takes 1.1 s of processor time, 750 MB/s (
 import math
 import random
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -84,18 +84,28 @@ def _iter_batches(environment: Environment, keys: list[bytes] | None) -> Iterato
         start = batch[-1][0] + b"\0"
 
 
-def find_suspects(environment: Environment, progress: StepProgress, keys: list[bytes] | None = None) -> tuple[dict[int, bytes], int, int]:
-    """Segments, by number, that hold something else than the index says, maybe; how many were read, and their bytes.
+class DataRead(NamedTuple):
+    """What reading showed. `suspects` are segments, by number, that hold something else than the index says, maybe.
 
     With each goes a byte for each of its places: 1 where it holds what the index says. Where it does not, the index may say nothing.
     """
+
+    suspects: dict[int, bytes]
+    segments: int
+    raw_bytes: int
+
+
+def find_suspects(
+    environment: Environment, progress: StepProgress, keys: list[bytes] | None = None, on_step: Callable[[], None] = lambda: None
+) -> DataRead:
+    """Read segments as `read_segments`, and compare them with the index; `on_step` is called again and again."""
     suspects: dict[int, bytes] = {}
-    segments = read_bytes = 0
+    segments = raw_bytes = 0
     for batch in read_segments(environment, progress, keys):
         segments += len(batch)
         with environment.read() as view:
             for segment in batch:
-                read_bytes += segment.raw_bytes
+                raw_bytes += segment.raw_bytes
                 number = segment_number(segment.key)
                 if number is None:
                     continue
@@ -103,7 +113,8 @@ def find_suspects(environment: Environment, progress: StepProgress, keys: list[b
                 right = bytes(value == pack_location(number, place) for place, value in enumerate(indexed))
                 if segment.chunks is None or 0 in right:
                     suspects[number] = right
-    return suspects, segments, read_bytes
+        on_step()
+    return DataRead(suspects, segments, raw_bytes)
 
 
 def segment_number(key: bytes) -> int | None:

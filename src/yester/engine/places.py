@@ -71,6 +71,11 @@ class Places:
         at = self.starts[index] + (packed & 0xFFFF)
         return at if at < self.starts[index + 1] else -1
 
+    def bounds(self, segment: int) -> tuple[int, int]:
+        """Where the places of a segment begin and end; the same if it has none."""
+        index = self._index_of.get(segment)
+        return (0, 0) if index is None else (self.starts[index], self.starts[index + 1])
+
     def count_unneeded(self) -> "Unneeded":
         """What nobody needs, by the bit for that."""
         is_needed = self.bits.translate(bytes(bool(value & NEEDED) for value in range(256)))

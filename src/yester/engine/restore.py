@@ -41,6 +41,7 @@ from yester.engine.restore_pool import Setup, WorkerPool
 from yester.engine.restore_preview import Change, Preview
 from yester.engine.restore_walk import StoredWalk, Visit
 from yester.engine.target import FolderChain, Owner, OwnerMap, Owners, Shortfall, inherits_acl, is_not_a_folder, is_same, open_folder
+from yester.engine.worker import StoreAccess
 from yester.errors import ConflictError, CorruptionError, LimitError, UsageError, YesterError
 from yester.store.store import Store
 
@@ -262,9 +263,7 @@ class _Restore:
         count = self._options.processes or min(PROCESSES_MAX, len(os.sched_getaffinity(0)))
         if count == 1:
             return None
-        store_path = os.fsencode(os.path.abspath(self._store.path))
-        key = self._store.environment.key
-        setup = Setup(store_path, self._root, self._options.numeric_ids, self._options.overwrite, key.raw if key is not None else b"")
+        setup = Setup(StoreAccess.to(self._store), self._root, self._options.numeric_ids, self._options.overwrite)
         try:
             return WorkerPool(count, setup, self._take_tally)
         except OSError as error:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""A process (`engine.worker`) that reads the data for a check while the check looks at the structure, both for the most part in Python.
+
+It tells how far it is, and in the end what it found. It is read from only when the check has done its own part; until then the few
+bytes a second that it sends wait in the socket, and if they ever filled that it would wait, too.
+
+Run by `DataReader` as `python -m yester.engine.check_worker`.
+"""
+
+import time
+from contextlib import suppress
+from typing import Self
+
+import msgspec
+
+from yester.engine.check_data import DataRead, find_suspects
+from yester.engine.steps import StepProgress
+from yester.engine.worker import Failure, Line, StoreAccess, Worker, end_workers, serve
+from yester.errors import YesterError
+from yester.store.store import Store
+
+REPORT_S = 0.2
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """To the process, once: what to open, and the keys of segments to read; None for all."""
+
+    store: StoreAccess
+    keys: list[bytes] | None
+
+
+class Report(msgspec.Struct, frozen=True, tag=True):
+    """From the process, again and again: how many segments are read, of how many."""
+
+    done: int
+    total: int
+
+
+class Found(msgspec.Struct, frozen=True, tag=True):
+    """From the process, in the end."""
+
+    read: DataRead
+
+
+_to_worker = msgspec.msgpack.Decoder(Setup)
+_from_worker = msgspec.msgpack.Decoder(Report | Found | Failure)
+
+
+class DataReader:
+    """A process that reads data. A context manager: leaving it ends it."""
+
+    def __init__(self, store: Store, keys: list[bytes] | None) -> None:
+        """Start it; `keys` as for `find_suspects`. Raises OSError if no process can be started."""
+        self._worker = Worker("yester.engine.check_worker")
+        with suppress(BrokenPipeError):  # if it has ended, `finish` says how
+            self._worker.line.send(Setup(StoreAccess.to(store), keys))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exception_type: type[BaseException] | None, /, *rest: object) -> None:
+        end_workers([self._worker], at_once=exception_type is not None)
+
+    def finish(self, progress: StepProgress) -> DataRead:
+        """Wait until all is read, and say what was found.
+
+        Raises:
+            YesterError: it was killed, or could not read the store.
+        """
+        progress.begin("data")
+        while (message := self._worker.receive()) is not None:
+            match _from_worker.decode(message):
+                case Report(done, total):
+                    progress.done, progress.total = done, total
+                case Found(read):
+                    return read
+                case Failure() as failure:
+                    raise failure.as_exception()
+        text = f"a process that read the data {self._worker.how_it_ended()}; what is whole and what is not is not known"
+        raise YesterError(text, hint="run the command again")
+
+
+def work(line: Line) -> None:
+    """Read, and tell."""
+    message = line.receive()
+    if message is None:
+        return
+    setup = _to_worker.decode(message)
+    progress = StepProgress()
+    last_s = time.monotonic()
+
+    def report() -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s > REPORT_S:
+            last_s = time.monotonic()
+            line.send(Report(progress.done, progress.total))
+
+    with setup.store.open() as store:
+        line.send(Found(find_suspects(store.environment, progress, setup.keys, on_step=report)))
+
+
+if __name__ == "__main__":
+    serve(work)
