@@ -4,6 +4,7 @@
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,12 +39,12 @@ from yester.engine import check as check_module
 from yester.engine.check import Sample, StructureCheck, check, check_path
 from yester.engine.check_data import DataRead
 from yester.engine.check_report import CheckReport, FindingKind
-from yester.engine.check_worker import DataReader
+from yester.engine.check_worker import DataReader, Report
 from yester.engine.files import FileReader
 from yester.engine.prune import prune
 from yester.engine.steps import StepProgress
 from yester.engine.trees import TreeReader
-from yester.engine.worker import StoreAccess
+from yester.engine.worker import Line, StoreAccess
 from yester.errors import NotFoundError, YesterError
 from yester.store.chunks import Location, segment_key
 from yester.store.damage import note_damaged
@@ -71,6 +72,7 @@ def damaged(make_store: MakeStore) -> Store:
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Data is read in this process, and then in one of its own."""
     monkeypatch.setattr(check_module, "BESIDE_BYTES_MIN", 0 if request.param else 1 << 62)
+    monkeypatch.setattr(check_module, "BESIDE_SEGMENTS_MIN", 0)
     yield
     assert children() == set()
 
@@ -553,6 +555,7 @@ def test_every_flipped_bit_that_matters_is_found(template: Path, tmp_path_factor
 def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Data is read in a process of its own."""
     monkeypatch.setattr(check_module, "BESIDE_BYTES_MIN", 0)
+    monkeypatch.setattr(check_module, "BESIDE_SEGMENTS_MIN", 0)
     yield
     assert children() == set()
 
@@ -580,21 +583,49 @@ def test_the_structure_is_looked_at_again_only_if_data_is_damaged(damaged: Store
 
 
 @pytest.mark.usefixtures("beside")
-def test_a_process_that_is_killed_ends_the_check(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(store, {"a": b"1"})
+def test_what_was_found_in_a_segment_that_is_newer_than_the_view_is_looked_at(damaged: Store) -> None:
+    publish(damaged, {"a": b"1"})
+    with damaged.environment.read() as view:
+        structure = StructureCheck(damaged, view, {}, StepProgress(), findings_max=9, affected_max=9)
+        assert structure.report().is_whole
+        last = view.count(Table.SEGMENTS)
+    assert not structure.needs_suspects({})
+    assert structure.needs_suspects({last: b""})
+    assert structure.needs_suspects({last + 1: b"\0"})
+
+
+@pytest.mark.expect_log("was ended by SIGKILL, so the data is read without it")
+@pytest.mark.usefixtures("beside")
+def test_where_the_process_is_killed_one_checks_everything(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = publish(damaged, {"a": b"1"})
+    flip_chunk(damaged, find_content(damaged, stored, b"a"))
     finish = DataReader.finish
 
-    def kill(self: DataReader, progress: StepProgress) -> DataRead:
+    def kill(self: DataReader, progress: StepProgress) -> DataRead | None:
         self._worker.process.kill()
         self._worker.process.wait()
         while self._worker.receive() is not None:
             pass
-        return finish(self, progress)
+        assert finish(self, progress) is None
+        return None
 
-    with monkeypatch.context() as patch:
-        patch.setattr(DataReader, "finish", kill)
-        with pytest.raises(YesterError, match="ended by SIGKILL; what is whole and what is not is not known"):
-            check(store, read_data=True)
+    monkeypatch.setattr(DataReader, "finish", kill)
+    assert kinds(check(damaged, read_data=True)) == ["segment"]
+
+
+def test_a_process_to_which_nobody_listens_sees_that_there_is_no_room() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0)  # sending raises where it would wait
+        line = Line(ours)
+        sent = 0
+        while line.has_room():
+            line.send(Report(sent, 0))
+            sent += 1
+        assert sent > 0
+        for _ in range(sent):
+            Line(theirs).receive()
+        assert line.has_room()
 
 
 @pytest.mark.usefixtures("beside")

@@ -374,9 +374,9 @@ def test_a_file_of_slices_is_restored_checked_and_compared(tmp_path: Path, desti
 def test_many_files_are_restored_by_several_processes(sandbox: Sandbox, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
 
-    def count(module: str, inherited: list[int]) -> Worker:
+    def count(module: str, does: str, inherited: list[int]) -> Worker:
         started.append(module)
-        return Worker(module, inherited)
+        return Worker(module, does, inherited)
 
     monkeypatch.setattr(restore_pool, "Worker", count)
     for number in range(2500):
@@ -1211,7 +1211,7 @@ def test_a_bug_in_a_process_is_told_as_one(sandbox: Sandbox, destination: Path, 
     sandbox.back_up()
     job = restore_pool.Job
     monkeypatch.setattr(restore_pool, "Job", lambda tasks: job([msgspec.structs.replace(task, start="no number") for task in tasks]))
-    with pytest.raises(RuntimeError, match="in a process of ours: Traceback"):
+    with pytest.raises(RuntimeError, match="in a process that restores files: Traceback"):
         bring_back(sandbox.store, root_of(sandbox), destination, processes=2)
     assert children() == set()
 

@@ -28,7 +28,7 @@ SMALL_CHUNKS = ChunkParams(4 * KIB, 16 * KIB, 64 * KIB)
 """Makes span lists of two levels in files of a few MB."""
 
 _SMALL_BATCHES = {"SEGMENT_BYTES": 32 * KIB, "BATCH_STORED_BYTES": 48 * KIB, "BATCH_RAW_BYTES": 128 * KIB}
-_SMALL_SWEEPS = {"ROWS_MAX": 30, "SOURCES_MAX": 4}
+_SMALL_SWEEPS = {"ROWS_MAX": 30, "SOURCES_MAX": 4, "SEGMENTS_MAX": 2, "REWRITTEN_BYTES": 48 * KIB}
 _FILES = 140
 _FOLDERS = (b"", b"letters", b"letters/2024", b"letters/2025", b"photos", b"photos/raw", b"deep/er/and/deep\xff\xfeer", b"many")
 _MTIME_NS = 1_600_000_000_123_456_789

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Looking for damage: whether everything that is stored can be found, read, and is what was written.
 
-Changes nothing. In this order:
+Changes nothing. The steps:
 
 1. To read all data, a child process judges LMDB's pages; if they are damaged the rest is left alone, since LMDB itself may crash on them.
 2. To read all data or a sample, segments are decoded and their chunks are hashed (`engine.check_data`), of a large store in a process
@@ -10,14 +10,14 @@ Changes nothing. In this order:
    against them; the chunks noted in step 2 once more, and now for certain; snapshot records, also forgotten ones, and their ids; every
    tree below every snapshot, each once, and that every chunk they name is indexed, in its place and of the right length; live folders;
    what backups remember of their sources; key slots.
-   If that was done before anything was noted in step 2, and it concerns something, it is done again.
+   Where the process of step 2 notes something that concerns the index, step 3 is done once more, knowing that.
 4. If anything was wrong, the paths and snapshots that it touches are looked for, in the damaged trees alone.
 
 A chunk that a repair gave up is told as that: no news. `StructureCheck` can also look at the store as it will be with another chunk index,
 which is how `engine.repair` knows what its work will come to.
 
-Memory: as `engine.places` has it, and the bounded list of findings: whether a tree was visited or a chunk is needed is a bit at the
-chunk's place.
+Memory: as `engine.places` has it, since whether a tree was visited or a chunk is needed is a bit at the chunk's place; a byte a place of
+segments in which something is not needed, in both processes; 100 MB of entries that were looked at; the bounded list of findings.
 
 The transaction of step 3 lives as long as the step (20 s a million files); what is written meanwhile cannot use the space
 of what it replaces, so the file grows a little more than it would.
@@ -39,7 +39,7 @@ from yester.core.content import HOLE, Content, Span, read_list, unpack_spans
 from yester.core.ids import ID_BYTES, ChunkId, TreeId, snapshot_id
 from yester.core.records import Entry, decode_forgotten, decode_seen, decode_snapshot, decode_tree, entry_problem
 from yester.core.times import snapshot_name
-from yester.engine.check_data import choose_segments, find_suspects, segment_number
+from yester.engine.check_data import choose_segments, read_and_compare, segment_number
 from yester.engine.check_live import LiveCheck
 from yester.engine.check_report import Affected, CheckReport, Finding, FindingKind
 from yester.engine.check_worker import DataReader
@@ -59,7 +59,9 @@ if TYPE_CHECKING:
     from yester.store.slots import Unlock
 
 BESIDE_BYTES_MIN = 64 * 1024 * 1024
-"""Of a smaller store the data is read before a process to read it would be there."""
+"""The data of a smaller store is read before a process to read it would be there."""
+BESIDE_SEGMENTS_MIN = 64
+"""The same of a smaller sample."""
 FINDINGS_MAX = 1000
 """Findings that are told one by one; more are only counted."""
 AFFECTED_MAX = 20
@@ -141,20 +143,23 @@ def _check_open(store: Store, *, read_data: bool | Sample, progress: StepProgres
     reads_live_bytes = read_data is True
     reader = _start_reader(store, keys)
     if reader is None:
-        read = find_suspects(store.environment, progress, keys)
+        read = read_and_compare(store.environment, progress, keys)
         _, report = _check_structure(store, read.suspects, progress, reads_live_bytes=reads_live_bytes)
     else:
         with reader:
             structure, report = _check_structure(store, {}, progress, reads_live_bytes=reads_live_bytes)
-            read = reader.finish(progress)
-        if structure.needs_suspects(read.suspects):
+            read = reader.finish(progress) or read_and_compare(store.environment, progress, keys)
+        is_doubtful = structure.needs_suspects(read.suspects)
+        del structure  # 100 MB
+        if is_doubtful:
             _, report = _check_structure(store, read.suspects, progress, reads_live_bytes=reads_live_bytes)
     return replace(report, read_segments=read.segments, read_bytes=read.raw_bytes, seed=seed)
 
 
 def _start_reader(store: Store, keys: list[bytes] | None) -> DataReader | None:
-    """A process that reads the data; None where that is sooner done than one is started, or none can be."""
-    if store.environment.file_bytes() < BESIDE_BYTES_MIN or len(os.sched_getaffinity(0)) == 1:
+    """A process that reads the data; None where that does not pay, or none can be started."""
+    is_little = store.environment.file_bytes() < BESIDE_BYTES_MIN or (keys is not None and len(keys) < BESIDE_SEGMENTS_MIN)
+    if is_little or len(os.sched_getaffinity(0)) == 1:
         return None
     try:
         return DataReader(store, keys)
@@ -231,7 +236,7 @@ class _ChunkIndex:
 
 
 class StructureCheck:
-    """Steps 3 and 4, on one view of the store, as its chunk index would be with a change. `suspects` as `find_suspects` gives them.
+    """Steps 3 and 4, on one view of the store, as its chunk index would be with a change. `suspects` as `read_and_compare` gives them.
 
     A *trouble* has a key that tells it from others: a chunk id, a segment number, a place, or a damaged entry itself. Looking
     at the same thing again gives the same keys, which is how the paths of step 4 find their troubles.
@@ -268,6 +273,7 @@ class StructureCheck:
         """Bytes of file and troubles of each span list that was looked at."""
         self._unreadable: set[TreeId] = set()
         """Folders whose records are none: reading one again may take long."""
+        self._last_segment = 0
         self._trees = 0
         self._files = 0
 
@@ -325,13 +331,13 @@ class StructureCheck:
         return at >= 0 and bool(self._places.bits[at] & NEEDED)
 
     def needs_suspects(self, suspects: Mapping[int, bytes]) -> bool:
-        """Whether the index says anything of a place that does not hold it; asked after `report`, which did not know these."""
-        places = self._places
-        for number, right in suspects.items():
-            start, end = places.bounds(number)
-            if any(bits & INDEXED and right[place : place + 1] != b"\1" for place, bits in enumerate(places.bits[start:end])):
-                return True
-        return False
+        """Whether a place that the index names is suspect, or one of a segment that is newer; asked after `report`, which knew of none."""
+        for number, agrees in suspects.items():
+            start, end = self._places.bounds(number)
+            for place, bits in enumerate(self._places.bits[start:end]):
+                if bits & INDEXED and agrees[place : place + 1] != b"\1":
+                    return True
+        return max(suspects, default=0) > self._last_segment
 
     def _note(self, key: Hashable, kind: FindingKind, what: str) -> Hashable:
         """Remember a trouble, unless it is known; returns its key."""
@@ -352,6 +358,7 @@ class StructureCheck:
             if number is None:
                 self._note((key, "segment"), FindingKind.SEGMENT, f"the key {key.hex()} is no segment's")
                 continue
+            self._last_segment = number
             try:
                 self._places.add_segment(number, parse_header(stored, self._environment.key).bounds, len(stored))
             except (CorruptionError, FormatError) as error:
@@ -374,8 +381,8 @@ class StructureCheck:
             bits[at] |= INDEXED
             if self._suspects:
                 location = unpack_location(value)
-                right = self._suspects.get(location.segment)
-                if right is not None and right[location.place : location.place + 1] != b"\1":
+                agrees = self._suspects.get(location.segment)
+                if agrees is not None and agrees[location.place : location.place + 1] != b"\1":
                     suspected.setdefault(location.segment, []).append((location.place, chunk))
         return suspected
 

@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: MIT
 """A process (`engine.worker`) that reads the data for a check while the check looks at the structure, both for the most part in Python.
 
-It tells how far it is, and in the end what it found. It is read from only when the check has done its own part; until then the few
-bytes a second that it sends wait in the socket, and if they ever filled that it would wait, too.
+It tells in the end what it found, and until then how far it is, while there is room in the socket: the check listens only when it
+has done its own part.
 
 Run by `DataReader` as `python -m yester.engine.check_worker`.
 """
 
+import logging
 import time
-from contextlib import suppress
 from typing import Self
 
 import msgspec
 
-from yester.engine.check_data import DataRead, find_suspects
+from yester.engine.check_data import DataRead, read_and_compare
 from yester.engine.steps import StepProgress
 from yester.engine.worker import Failure, Line, StoreAccess, Worker, end_workers, serve
-from yester.errors import YesterError
 from yester.store.store import Store
 
 REPORT_S = 0.2
+_log = logging.getLogger(__name__)
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -50,10 +50,13 @@ class DataReader:
     """A process that reads data. A context manager: leaving it ends it."""
 
     def __init__(self, store: Store, keys: list[bytes] | None) -> None:
-        """Start it; `keys` as for `find_suspects`. Raises OSError if no process can be started."""
-        self._worker = Worker("yester.engine.check_worker")
-        with suppress(BrokenPipeError):  # if it has ended, `finish` says how
+        """Start it; `keys` as for `read_and_compare`. Raises OSError if no process can be started."""
+        self._worker = Worker("yester.engine.check_worker", "reads data")
+        try:
             self._worker.line.send(Setup(StoreAccess.to(store), keys))
+        except BaseException:
+            end_workers([self._worker], at_once=True)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -61,11 +64,11 @@ class DataReader:
     def __exit__(self, exception_type: type[BaseException] | None, /, *rest: object) -> None:
         end_workers([self._worker], at_once=exception_type is not None)
 
-    def finish(self, progress: StepProgress) -> DataRead:
-        """Wait until all is read, and say what was found.
+    def finish(self, progress: StepProgress) -> DataRead | None:
+        """Wait until all is read, and say what was found; None if it was killed, perhaps for want of memory.
 
         Raises:
-            YesterError: it was killed, or could not read the store.
+            YesterError: it could not read the store.
         """
         progress.begin("data")
         while (message := self._worker.receive()) is not None:
@@ -75,9 +78,9 @@ class DataReader:
                 case Found(read):
                     return read
                 case Failure() as failure:
-                    raise failure.as_exception()
-        text = f"a process that read the data {self._worker.how_it_ended()}; what is whole and what is not is not known"
-        raise YesterError(text, hint="run the command again")
+                    raise failure.as_exception(self._worker)
+        _log.warning("%s, so the data is read without it", self._worker.how_it_ended())
+        return None
 
 
 def work(line: Line) -> None:
@@ -91,12 +94,12 @@ def work(line: Line) -> None:
 
     def report() -> None:
         nonlocal last_s
-        if time.monotonic() - last_s > REPORT_S:
+        if time.monotonic() - last_s > REPORT_S and line.has_room():
             last_s = time.monotonic()
             line.send(Report(progress.done, progress.total))
 
     with setup.store.open() as store:
-        line.send(Found(find_suspects(store.environment, progress, setup.keys, on_step=report)))
+        line.send(Found(read_and_compare(store.environment, progress, setup.keys, on_step=report)))
 
 
 if __name__ == "__main__":

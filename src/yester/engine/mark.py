@@ -7,11 +7,11 @@ below one, raises, since what it names would be taken for garbage. Only a chunk 
 
 File data that is missing is counted and no error: nothing hangs on it.
 
-On the way each chunk gets a *rank*: chunks of one folder have ranks next to each other, whichever snapshots they are in. Chunks that are
-stored anew in this order are read faster, as whoever reads a folder finds it in few segments, and compress better, as versions of one
-file lie side by side.
+On the way each chunk gets a *rank*: chunks of one folder have ranks next to each other, whichever of up to 16 snapshots of a source
+they are in. Chunks that are stored anew in this order are read faster, as whoever reads a folder finds it in few segments, and compress
+better, as its versions come one after the other.
 
-Memory: 5 bytes at each place (`engine.places`), and the ids of what is not at one of these.
+Memory: 4 bytes at each place beside those of `engine.places`, and the ids of what is not at one of these.
 """
 
 import stat

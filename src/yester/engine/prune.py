@@ -47,9 +47,9 @@ from yester.store.store import Store
 ROWS_MAX = 20_000
 """Rows of the index that one transaction removes: 0.1 s."""
 REWRITTEN_BYTES = SEGMENT_BYTES * 3 // 2
-"""Before compression: about so much goes into a segment. Where it was, one of a backup finds room when it is gone."""
-SEGMENTS_MAX = 6
-"""Segments that one transaction writes, about: what it frees is there for the next, so the file grows by so much."""
+"""Before compression: about so much goes into a segment. Larger than those of backups: these find room where one was (ADR 9)."""
+SEGMENTS_MAX = 4
+"""Segments that one transaction writes, about. The one after the next can use what it frees, so the file grows by some of them."""
 SOURCES_MAX = 64
 """Segments that one transaction removes."""
 WASTE_MAX = 0.05
@@ -352,17 +352,18 @@ class _Prune:
         """Write the chunks of these segments that a row names into new ones, by rank, and remove these; some segments a transaction.
 
         The segments come by rank, too: those of a transaction have much of the same folders. While they are encoded the next ones are
-        read; not while they are committed, since pages that were freed cannot be used while an older view is open.
+        read; not while they are committed, since LMDB does not use freed pages again while an older view is open.
         """
         with CodecPool(self._environment.key, "rewrite", level=REWRITE_LEVEL) as pool:
-            ready: _Rewritten | None = None
+            ready: _Rewriting | None = None
             for batch in waste.batches(indexes):
                 found = list(pool.map(partial(self._live_chunks, named=waste.named), batch))
                 if ready is not None:
-                    self._commit_rewritten(ready)
-                ready = self._encode(pool, kind, zip(batch, found, strict=True), waste)
+                    self._commit(ready)
+                ready = self._begin_encoding(pool, kind, zip(batch, found, strict=True), waste)
+                self._progress.done += len(batch)
             if ready is not None:
-                self._commit_rewritten(ready)
+                self._commit(ready)
 
     def _live_chunks(self, codec: Codec, index: int, *, named: bytearray) -> list["_Moved"]:
         """The chunks of a segment that a row names, in order, checked against their ids."""
@@ -384,8 +385,8 @@ class _Prune:
                         found.append(_Moved(chunk, data, location, self._marker.ranks[start + place]))
             return found
 
-    def _encode(self, pool: CodecPool, kind: Kind, found: Iterable[tuple[int, list["_Moved"]]], waste: "_Waste") -> "_Rewritten":
-        """Begin to encode what was found in some segments."""
+    def _begin_encoding(self, pool: CodecPool, kind: Kind, found: Iterable[tuple[int, list["_Moved"]]], waste: "_Waste") -> "_Rewriting":
+        """Sort what was found in some segments, and begin to encode it."""
         moved: list[_Moved] = []
         sources: list[int] = []
         for index, chunks in found:
@@ -396,29 +397,28 @@ class _Prune:
                 self._report.damaged_segments += 1  # what is left of it may be of use to a repair
         moved.sort(key=attrgetter("rank"))
         parts = _in_segments(moved)
-        return _Rewritten(sources, parts, [pool.submit(partial(_encode_part, kind=kind, part=part)) for part in parts])
+        return _Rewriting(sources, parts, [pool.submit(partial(_encode_part, kind=kind, part=part)) for part in parts])
 
-    def _commit_rewritten(self, rewritten: "_Rewritten") -> None:
+    def _commit(self, rewriting: "_Rewriting") -> None:
         """Put new segments in the place of old ones."""
-        segments = [future.result() for future in rewritten.encoded]
+        segments = [future.result() for future in rewriting.encoded]
 
         def apply(transaction: WriteTransaction) -> None:
             number = last_segment(transaction)
-            for encoded, part in zip(segments, rewritten.parts, strict=True):
+            for encoded, part in zip(segments, rewriting.parts, strict=True):
                 number += 1
                 transaction.put(Table.SEGMENTS, segment_key(number), encoded)
                 for place, chunk in enumerate(part):
                     # Stored again meanwhile, by somebody who doubted it: then that copy counts.
                     if _is_at(transaction, chunk.id, chunk.location):
                         transaction.put(Table.CHUNKS, chunk.id, Location(number, place).pack())
-            remove_segments(transaction, map(self._places.numbers.__getitem__, rewritten.sources))
+            remove_segments(transaction, map(self._places.numbers.__getitem__, rewriting.sources))
 
         self._store.write_freeing(apply)
         report = self._report
-        report.rewritten_segments += len(rewritten.sources)
+        report.rewritten_segments += len(rewriting.sources)
         report.new_segments += len(segments)
-        report.freed_bytes += sum(map(self._places.stored_bytes.__getitem__, rewritten.sources)) - sum(map(len, segments))
-        self._progress.done += len(rewritten.sources)
+        report.freed_bytes += sum(map(self._places.stored_bytes.__getitem__, rewriting.sources)) - sum(map(len, segments))
 
     def finish(self) -> PruneReport:
         report = self._report
@@ -438,8 +438,8 @@ class _Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rewritten:
-    """Segments that others will take the place of: their indexes, and of the new ones what is in each, and how it is stored."""
+class _Rewriting:
+    """Segments that others take the place of: their indexes, and of the new ones what is in each, and how it will be stored."""
 
     sources: list[int]
     parts: list[list[_Moved]]

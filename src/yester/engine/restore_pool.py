@@ -65,7 +65,7 @@ class WorkerPool:
         self._idle: list[Worker] = []
         try:
             for _ in range(count):
-                worker = Worker("yester.engine.restore_pool", [setup.root])
+                worker = Worker("yester.engine.restore_pool", "restores files", [setup.root])
                 self._workers.append(worker)
                 self._selector.register(worker.line.end, selectors.EVENT_READ, worker)
                 worker.line.send(setup)
@@ -110,7 +110,7 @@ class WorkerPool:
             worker: Worker = key.data
             message = worker.receive()
             if message is None:
-                text = f"a process that restored files {worker.how_it_ended()}; files that are in place are whole, others are missing"
+                text = f"{worker.how_it_ended()}; files that are in place are whole, others are missing"
                 raise YesterError(text, hint="run the command again: it goes on from what is there")
             match _from_worker.decode(message):
                 case Report(tally, is_done):
@@ -118,7 +118,7 @@ class WorkerPool:
                     if is_done:
                         self._idle.append(worker)
                 case Failure() as failure:
-                    raise failure.as_exception()
+                    raise failure.as_exception(worker)
 
     def _end(self, *, at_once: bool) -> None:
         end_workers(self._workers, at_once=at_once)

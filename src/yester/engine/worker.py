@@ -8,6 +8,7 @@ only the parent, which then ends the workers.
 """
 
 import os
+import select
 import signal
 import socket
 import struct
@@ -69,12 +70,12 @@ class Failure(msgspec.Struct, frozen=True, tag=True):
     message: str
     hint: str
 
-    def as_exception(self) -> Exception:
+    def as_exception(self, worker: "Worker") -> Exception:
         """The error, here."""
         kind = getattr(errors, self.error, None) if self.error else None
         if isinstance(kind, type) and issubclass(kind, YesterError):
             return kind(self.message, hint=self.hint)
-        return RuntimeError(f"in a process of ours: {self.message}")
+        return RuntimeError(f"in a process that {worker.does}: {self.message}")
 
 
 class Line:
@@ -87,6 +88,10 @@ class Line:
         """Send a message. Raises OSError if nobody is there."""
         encoded = _encoder.encode(message)
         self.end.sendall(_LENGTH.pack(len(encoded)) + encoded)
+
+    def has_room(self) -> bool:
+        """Whether a short message can be sent without waiting until somebody receives."""
+        return bool(select.select([], [self.end], [], 0)[1])
 
     def receive(self) -> bytes | None:
         """The next message; None at the end."""
@@ -106,8 +111,12 @@ class Line:
 class Worker:
     """A process, and our end of the line to it."""
 
-    def __init__(self, module: str, inherited: Iterable[int] = ()) -> None:
-        """Start `python -m` of a module, which calls `serve`, with these open files. Raises OSError."""
+    def __init__(self, module: str, does: str, inherited: Iterable[int] = ()) -> None:
+        """Start `python -m` of a module, which calls `serve`, with these open files. Raises OSError.
+
+        Messages call it "a process that" and what it `does`.
+        """
+        self.does = does
         ours, theirs = socket.socketpair()
         self.line = Line(ours)
         with theirs:
@@ -139,12 +148,13 @@ class Worker:
             return None
 
     def how_it_ended(self) -> str:
-        """What happened to a process that sends nothing any more."""
+        """A sentence about a process that sends nothing any more."""
         try:
             status = self.process.wait(END_S)
         except subprocess.TimeoutExpired:
-            status = 0
-        return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            return f"a process that {self.does} does not answer"
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return f"a process that {self.does} {how}"
 
 
 def end_workers(workers: Iterable[Worker], *, at_once: bool) -> None:

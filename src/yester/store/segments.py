@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Segments: about 1 MiB of new chunks in arrival order, compressed together (docs/format.md §8).
+"""Segments: some chunks compressed together, about 1 MiB before that (docs/format.md §8).
 
 One value a chunk would waste LMDB pages and compress small files alone: 314 MB against 205 MB for the Linux source
 (docs/adr/0001). A segment gives its chunks' lengths, so the chunk index can be rebuilt by hashing segments alone.
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from yester.store.keys import Box, StoreKey
 
 SEGMENT_BYTES = 1024 * 1024
-"""A segment is closed once it holds this much. Larger ones save little space and make each small read dearer."""
+"""A backup closes a segment once it holds this much. Larger ones save little space and make each small read dearer; a prune writes
+somewhat larger ones all the same (ADR 9)."""
 
 RAW_BYTES_MAX = 8 * SEGMENT_BYTES
 """A reader refuses to decompress more than this. A writer stays below three times `SEGMENT_BYTES`."""
