@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -77,7 +78,22 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     assert children() == set()
 
 
+beside = pytest.mark.parametrize("reading", [True], ids=["beside"], indirect=True)
+"""Only in one of its own."""
+
+
 # --- tools ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class NotedSteps(StepProgress):
+    """Keeps the names of the steps."""
+
+    steps: list[str] = field(default_factory=list)
+
+    def begin(self, step: str, total: int = 0) -> None:
+        self.steps.append(step)
+        super().begin(step, total)
 
 
 def kinds(report: CheckReport) -> list[str]:
@@ -161,16 +177,10 @@ def test_an_interrupted_backup_is_no_damage(sandbox: Sandbox, monkeypatch: pytes
 
 def test_progress_is_told(store: Store) -> None:
     publish(store, {"a": b"1"})
-    steps = []
-
-    class Progress(StepProgress):
-        def begin(self, step: str, total: int = 0) -> None:
-            steps.append(step)
-            super().begin(step, total)
-
-    check(store, read_data=True, progress=Progress())
-    assert steps[0] == "database pages"
-    assert {"data", "segments", "chunk index", "snapshots", "folders"} <= set(steps)
+    progress = NotedSteps()
+    check(store, read_data=True, progress=progress)
+    assert progress.steps[0] == "database pages"
+    assert {"data", "segments", "chunk index", "snapshots", "folders"} <= set(progress.steps)
 
 
 # --- chunks and trees -------------------------------------------------------------------------------------------------
@@ -551,38 +561,23 @@ def test_every_flipped_bit_that_matters_is_found(template: Path, tmp_path_factor
 # --- a process that reads the data --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Data is read in a process of its own."""
-    monkeypatch.setattr(check_module, "BESIDE_BYTES_MIN", 0)
-    monkeypatch.setattr(check_module, "BESIDE_SEGMENTS_MIN", 0)
-    yield
-    assert children() == set()
-
-
-@pytest.mark.usefixtures("beside")
+@beside
+@pytest.mark.usefixtures("reading")
 def test_the_structure_is_looked_at_again_only_if_data_is_damaged(damaged: Store) -> None:
-    steps = []
-
-    class Progress(StepProgress):
-        def begin(self, step: str, total: int = 0) -> None:
-            steps.append(step)
-            super().begin(step, total)
-
+    progress = NotedSteps()
     stored = publish(damaged, {"a": b"1", "b": b"2"})
     drop(damaged, Table.SNAPSHOTS, snapshot_key(stored.snapshot))
     drop(damaged, Table.SNAPSHOT_IDS, stored.id)
     publish(damaged, {"a": b"1"})
     drop(damaged, Table.CHUNKS, find_content(damaged, stored, b"b"))  # as a prune leaves it
-    assert check(damaged, read_data=True, progress=Progress()).is_whole
-    assert steps.count("folders") == 1
+    assert check(damaged, read_data=True, progress=progress).is_whole
+    assert progress.steps.count("folders") == 1
     flip_chunk(damaged, find_content(damaged, stored, b"a"))
-    report = check(damaged, read_data=True, progress=Progress())
+    report = check(damaged, read_data=True, progress=progress)
     assert (kinds(report), affected(report)) == (["segment"], [[("docs", "a", 0, 0, 1)]])
-    assert steps.count("folders") == 3
+    assert progress.steps.count("folders") == 3
 
 
-@pytest.mark.usefixtures("beside")
 def test_what_was_found_in_a_segment_that_is_newer_than_the_view_is_looked_at(damaged: Store) -> None:
     publish(damaged, {"a": b"1"})
     with damaged.environment.read() as view:
@@ -595,7 +590,8 @@ def test_what_was_found_in_a_segment_that_is_newer_than_the_view_is_looked_at(da
 
 
 @pytest.mark.expect_log("was ended by SIGKILL, so the data is read without it")
-@pytest.mark.usefixtures("beside")
+@beside
+@pytest.mark.usefixtures("reading")
 def test_where_the_process_is_killed_one_checks_everything(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = publish(damaged, {"a": b"1"})
     flip_chunk(damaged, find_content(damaged, stored, b"a"))
@@ -628,7 +624,8 @@ def test_a_process_to_which_nobody_listens_sees_that_there_is_no_room() -> None:
         assert line.has_room()
 
 
-@pytest.mark.usefixtures("beside")
+@beside
+@pytest.mark.usefixtures("reading")
 def test_what_ends_the_process_ends_the_check(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(store, {"a": b"1"})
     with monkeypatch.context() as patch:
@@ -637,7 +634,8 @@ def test_what_ends_the_process_ends_the_check(store: Store, monkeypatch: pytest.
             check(store, read_data=True)
 
 
-@pytest.mark.usefixtures("beside")
+@beside
+@pytest.mark.usefixtures("reading")
 def test_a_check_that_is_interrupted_ends_its_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
@@ -649,7 +647,8 @@ def test_a_check_that_is_interrupted_ends_its_process(store: Store, monkeypatch:
             check(store, read_data=True)
 
 
-@pytest.mark.usefixtures("beside")
+@beside
+@pytest.mark.usefixtures("reading")
 def test_where_no_process_can_be_started_one_checks_everything(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = publish(damaged, {"a": b"1"})
     flip_chunk(damaged, find_content(damaged, stored, b"a"))

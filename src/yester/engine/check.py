@@ -31,6 +31,7 @@ import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +118,7 @@ def check(store: Store, *, read_data: bool | Sample, progress: StepProgress | No
     """Look for damage; may run beside backups, which it does not block. `read_data`: also in what the segments hold, all or a sample.
 
     The structure takes 1.5 s of processor time for five snapshots of the Linux source, 84,000 entries each, a tenth of them changed
-    between two (2026-11-26, `scripts/bench store`); for the data see `engine.check_data`.
+    between two (2026-11-26, by itself, on the store that `scripts/bench store` makes); for the data see `engine.check_data`.
 
     Raises:
         StoreAccessError, FormatError: the store as a whole cannot be read. Damage is reported, not raised.
@@ -134,25 +135,25 @@ def check_database(path: Path, progress: StepProgress) -> tuple[Finding, ...]:
 
 
 def _check_open(store: Store, *, read_data: bool | Sample, progress: StepProgress) -> CheckReport:
+    look = partial(_check_structure, store, progress, reads_live_bytes=read_data is True)
     if not read_data:
-        _, report = _check_structure(store, {}, progress)
+        _, report = look({})
         return report
     keys = seed = None
     if isinstance(read_data, Sample):
         keys, seed = choose_segments(store.environment, read_data.share, read_data.seed), read_data.seed
-    reads_live_bytes = read_data is True
     reader = _start_reader(store, keys)
     if reader is None:
         read = read_and_compare(store.environment, progress, keys)
-        _, report = _check_structure(store, read.suspects, progress, reads_live_bytes=reads_live_bytes)
+        _, report = look(read.suspects)
     else:
         with reader:
-            structure, report = _check_structure(store, {}, progress, reads_live_bytes=reads_live_bytes)
+            structure, report = look({})
             read = reader.finish(progress) or read_and_compare(store.environment, progress, keys)
         is_doubtful = structure.needs_suspects(read.suspects)
         del structure  # 100 MB
         if is_doubtful:
-            _, report = _check_structure(store, read.suspects, progress, reads_live_bytes=reads_live_bytes)
+            _, report = look(read.suspects)
     return replace(report, read_segments=read.segments, read_bytes=read.raw_bytes, seed=seed)
 
 
@@ -169,7 +170,7 @@ def _start_reader(store: Store, keys: list[bytes] | None) -> DataReader | None:
 
 
 def _check_structure(
-    store: Store, suspects: Mapping[int, bytes], progress: StepProgress, *, reads_live_bytes: bool = False
+    store: Store, progress: StepProgress, suspects: Mapping[int, bytes], *, reads_live_bytes: bool
 ) -> tuple["StructureCheck", CheckReport]:
     with store.environment.read() as view:
         structure = StructureCheck(
@@ -335,7 +336,7 @@ class StructureCheck:
         for number, agrees in suspects.items():
             start, end = self._places.bounds(number)
             for place, bits in enumerate(self._places.bits[start:end]):
-                if bits & INDEXED and agrees[place : place + 1] != b"\1":
+                if bits & INDEXED and _is_suspect(agrees, place):
                     return True
         return max(suspects, default=0) > self._last_segment
 
@@ -382,7 +383,7 @@ class StructureCheck:
             if self._suspects:
                 location = unpack_location(value)
                 agrees = self._suspects.get(location.segment)
-                if agrees is not None and agrees[location.place : location.place + 1] != b"\1":
+                if agrees is not None and _is_suspect(agrees, location.place):
                     suspected.setdefault(location.segment, []).append((location.place, chunk))
         return suspected
 
@@ -712,6 +713,11 @@ class StructureCheck:
             found.affected.append(new)
         else:
             found.affected_more += 1
+
+
+def _is_suspect(agrees: bytes, place: int) -> bool:
+    """Whether a place of a segment, or one past its end, is not known to hold what the index says; see `DataRead`."""
+    return agrees[place : place + 1] != b"\1"
 
 
 def _joined(one: Affected, other: Affected) -> Affected:

@@ -15,10 +15,9 @@ import msgspec
 
 from yester.engine.check_data import DataRead, read_and_compare
 from yester.engine.steps import StepProgress
-from yester.engine.worker import Failure, Line, StoreAccess, Worker, end_workers, serve
+from yester.engine.worker import REPORT_S, Failure, Line, StoreAccess, Worker, end_workers, serve
 from yester.store.store import Store
 
-REPORT_S = 0.2
 _log = logging.getLogger(__name__)
 
 

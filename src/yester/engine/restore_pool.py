@@ -18,11 +18,8 @@ import msgspec
 
 from yester.engine.restore_files import FileRestorer, Tally, Task
 from yester.engine.target import Owners
-from yester.engine.worker import Failure, Line, StoreAccess, Worker, end_workers, serve
+from yester.engine.worker import REPORT_S, Failure, Line, StoreAccess, Worker, end_workers, serve
 from yester.errors import YesterError
-
-REPORT_S = 0.2
-"""How often a worker tells how far it is."""
 
 
 class Setup(msgspec.Struct, frozen=True, tag=True):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from yester.store.keys import StoreKey
     from yester.store.slots import LockedStore
 
+REPORT_S = 0.2
+"""How often a worker tells how far it is."""
+
 END_S = 5.0
 """How long a worker may take to clean up; it needs milliseconds, unless its disk hangs."""
 
