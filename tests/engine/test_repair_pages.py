@@ -19,10 +19,12 @@ import pytest
 from tests.encrypted import unlock
 from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
 from tests.engine.sandbox import MakeStore
+from tests.pages import flip, parting_keys
 from yester.core.node_row import NodeRow
 from yester.engine import repair as repair_module
 from yester.engine import repair_pages as repair_pages_module
 from yester.engine.check import check
+from yester.engine.check_report import FindingKind
 from yester.engine.prune import prune
 from yester.engine.repair import RepairOptions, RepairReport, repair
 from yester.engine.trees import TreeReader
@@ -76,6 +78,31 @@ def mend(path: Path) -> RepairReport:
     with Store.open(path, unlock=unlock) as store:
         assert check(store, read_data=True).findings == report.after.findings
     return report
+
+
+@pytest.mark.parametrize("where", [0, -1])
+def test_rows_that_searching_does_not_find_are_damage_of_pages_and_nothing_else(path: Path, where: int) -> None:
+    """A key in a branch page was hit. Whoever looked for a row would take it for lost, and put it a second time."""
+    with Store.open(path, unlock=unlock) as store:
+        publish(store, {f"more{number}": random.Random(number).randbytes(50_000) for number in range(20, 30)})
+        before = store.snapshots()
+    with DataFile(path) as file:
+        root = file.tables[Table.CHUNKS.value].root
+    data = (path / DATA_FILE).read_bytes()
+    flip(path, data, parting_keys(data, root)[where][0], 7)
+    with Store.open(path, unlock=unlock) as store:
+        with store.environment.read() as view:
+            assert any(view.get(Table.CHUNKS, key) is None for key, _ in view.iterate(Table.CHUNKS))
+        found = check(store, read_data=True).findings
+    assert [(finding.kind, finding.affected) for finding in found] == [(FindingKind.DATABASE, ())]
+    assert "branch page" in found[0].what
+    report = mend(path)
+    assert report.is_whole
+    assert report.pages is not None
+    assert report.pages.problems == [found[0].what]
+    assert (report.from_segments, report.dropped_entries, report.pages.stray_segments, report.pages.recovered) == (0, 0, 0, None)
+    with Store.open(path, unlock=unlock) as store:
+        assert store.snapshots() == before
 
 
 @pytest.mark.parametrize("table", [Table.CHUNKS, Table.SNAPSHOT_IDS, Table.SEGMENTS])

@@ -14,8 +14,8 @@ from yester.store import folder as folder_module
 from yester.store import identity as identity_module
 from yester.store.datafile import DATA_FILE
 from yester.store.identity import IDENTITY_FILE, is_own_file, remember_file
-from yester.store.lmdb import are_pages_sound
 from yester.store.store import Store
+from yester.store.verify import are_pages_sound
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from yester.errors import BusyError, ConflictError, CorruptionError, NotFoundError, StoreAccessError, StoreFullError, YesterError
 from yester.store import lmdb as lmdb_module
 from yester.store.datafile import DATA_FILE
-from yester.store.lmdb import Environment, Table, WriteTransaction, _find_map, _translated, verify_data_file
+from yester.store.lmdb import Environment, Table, WriteTransaction, _find_map, _translated
 
 KEYS = st.binary(min_size=1, max_size=3) | st.sampled_from([b"\xff", b"\xff\xff", b"a", b"a\xff", b"a\xff\xff", b"b", b"b\0"])
 
@@ -309,73 +309,7 @@ def test_a_store_of_somebody_else_is_an_access_error(environment: Environment) -
         Environment(environment.path)
 
 
-# --- verifying in a child process -------------------------------------------------------------------------------------
-
-
-def test_a_sound_file_verifies(environment: Environment) -> None:
-    for number in range(50):
-        put(environment, b"%02d" % number, bytes(10_000), Table.SEGMENTS)
-    assert verify_data_file(environment.path) == []
-
-
-def test_a_file_in_a_folder_with_a_module_called_lmdb_verifies(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever checks a store from elsewhere may well stand in it."""
-    (environment.path / "lmdb.py").write_text("raise SystemExit('hijacked')")
-    monkeypatch.chdir(environment.path)
-    assert verify_data_file(environment.path) == []
-
-
-def test_damaged_pages_are_told(environment: Environment) -> None:
-    for number in range(200):
-        put(environment, b"%03d" % number, bytes(100))
-    environment.close()
-    file = environment.path / DATA_FILE
-    data = bytearray(file.read_bytes())
-    for page in range(8192, len(data), 4096):
-        if data[page + 10] == 2:  # its flags say that it is a leaf
-            data[page + 16 : page + 40] = b"\xff" * 24
-    file.write_bytes(data)
-    assert verify_data_file(environment.path)
-
-
-def test_a_crash_of_the_verifier_is_damage(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_module, "_VERIFY", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    assert verify_data_file(environment.path) == ["reading it crashes LMDB (signal 11)"]
-
-
-def test_a_verifier_that_does_not_work_is_no_damage(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_module, "_VERIFY", "import no_such_module")
-    with pytest.raises(StoreAccessError, match="No module named 'no_such_module'"):
-        verify_data_file(environment.path)
-
-
-def test_a_file_that_is_missing_or_cut_is_not_verified(environment: Environment, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError):
-        verify_data_file(tmp_path)
-    put(environment, b"a", bytes(100_000))
-    environment.close()
-    os.truncate(environment.path / DATA_FILE, 20_000)
-    with pytest.raises(CorruptionError):
-        verify_data_file(environment.path)
-
-
-def test_a_file_that_is_written_meanwhile_verifies(environment: Environment) -> None:
-    stop = threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            put(environment, b"%d" % (number % 50), bytes(number % 9 * 1000), Table.SEGMENTS)
-            environment.write(lambda transaction: transaction.delete(Table.SEGMENTS, b"%d" % (number * 7 % 50)))  # noqa: B023 (runs at once)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        assert [verify_data_file(environment.path) for _ in range(10)] == [[]] * 10
-    finally:
-        stop.set()
-        writer.join()
+# --- threads and processes --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("take_away", ["close", "grow"])

@@ -51,10 +51,11 @@ from yester.engine.walk import Run, walk_snapshots
 from yester.errors import CorruptionError, FormatError
 from yester.store.chunks import LOCATION_BYTES, Location, unpack_location
 from yester.store.damage import find_damaged
-from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, verify_data_file
+from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table
 from yester.store.segments import parse_header
 from yester.store.snapshots import StoredSnapshot, snapshot_key
 from yester.store.store import Store
+from yester.store.verify import verify_data_file
 
 if TYPE_CHECKING:
     from yester.store.slots import Unlock

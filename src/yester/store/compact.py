@@ -18,9 +18,10 @@ from yester.errors import CorruptionError, StoreAccessError, StoreFullError
 from yester.store.datafile import DATA_FILE
 from yester.store.folder import COMPACT_FOLDER, sync_folder, use_alone
 from yester.store.identity import remember_file
-from yester.store.lmdb import MAP_BYTES, Environment, Table, verify_data_file
+from yester.store.lmdb import MAP_BYTES, Environment, Table
 from yester.store.replacing import check_owner, take_place
 from yester.store.store import Store
+from yester.store.verify import verify_data_file
 
 if TYPE_CHECKING:
     from yester.store.slots import Unlock

@@ -22,26 +22,36 @@ from yester.errors import CorruptionError, NotFoundError, StoreAccessError
 
 DATA_FILE = "data.mdb"
 
+PAGE = struct.Struct("<QHHHH")
+"""What a page begins with: its number, a pad, flags, where its free space begins and ends. Then come the places of its nodes, 16 bits
+each."""
+NODE = struct.Struct("<HHHH")
+"""What a node begins with: 32 bits of the length of its value, flags, the length of its key. In a branch page the first 48 bits are the
+page below."""
+NUMBER = struct.Struct("<Q")
+IS_BRANCH = 0x01
+IS_LEAF = 0x02
+IS_BIG = 0x01
+"""Of a node: its value is in pages of its own, whose number it has."""
+IS_DATABASE = 0x02
+"""Of a node: its value is the record of a table, whose last field is its root."""
+NO_PAGE = (1 << 64) - 1
+"""The root of an empty tree."""
+META_MAGIC = 0xBEEFC0DE
 # Page header, magic, version, address, map size; the record of the free list, whose first field is the page size and whose
-# last its root; the record of the main database; last page, transaction id.
-_META_PAGE = struct.Struct("<16xIIQQ I36xQ 48x QQ")
-_META_MAGIC = 0xBEEFC0DE
-_PAGE = struct.Struct("<QHHHH")
-_NODE = struct.Struct("<HHHH")
-_NUMBER = struct.Struct("<Q")
-_IS_BRANCH = 0x01
-_IS_LEAF = 0x02
-_IS_BIG = 0x01
+# last its root; the record of the main database, whose last is its root; last page, transaction id.
+_META_PAGE = struct.Struct("<16xIIQQ I36xQ 40xQ QQ")
 _TRIES = 5
 _FREE_TAIL_PAGES_MAX = 100_000
 """400 MB: more than any transaction of ours takes. A file that lacks more is cut short, whatever it says."""
 
 
-class _Meta(NamedTuple):
-    """What a meta page says. `free_root` is the root page of the list of free pages."""
+class Meta(NamedTuple):
+    """What a meta page says: among others where the trees of free pages and of tables have their roots."""
 
     page_bytes: int
     free_root: int
+    main_root: int
     last_page: int
     transaction: int
 
@@ -57,14 +67,14 @@ def check_data_file(path: Path) -> None:
     file = path / DATA_FILE
     try:
         with file.open("rb") as data:
-            meta = _read_meta(file, data)
+            meta = read_meta(file, data)
             for _ in range(_TRIES):
                 # The length is asked for after the meta page was read: a writer makes the file longer before it says so.
                 size = os.fstat(data.fileno()).st_size
                 missing = range(size // meta.page_bytes, meta.last_page + 1)
                 if not missing or _are_free(data, meta, missing, size):
                     return
-                previous, meta = meta, _read_meta(file, data)
+                previous, meta = meta, read_meta(file, data)
                 if meta == previous:
                     break
                 # Somebody wrote meanwhile, maybe into pages of the list that was being read.
@@ -77,24 +87,24 @@ def check_data_file(path: Path) -> None:
     raise _damaged(file, f"is cut short: {size} bytes where its pages need {(meta.last_page + 1) * meta.page_bytes}")
 
 
-def _read_meta(file: Path, data: BinaryIO) -> _Meta:
-    """The newer of the two meta pages."""
+def read_meta(file: Path, data: BinaryIO) -> Meta:
+    """The newer of the two meta pages. Raises CorruptionError if there is none."""
     first = _read(data, 0, _META_PAGE.size)
     if len(first) < _META_PAGE.size:
         raise _damaged(file, f"is only {len(first)} bytes long")
     magic, _version, _address, _map_size, page_bytes, *_ = _META_PAGE.unpack(first)
-    if magic != _META_MAGIC or not 512 <= page_bytes <= 65536:
+    if magic != META_MAGIC or not 512 <= page_bytes <= 65536:
         raise _damaged(file, "is not an LMDB database")
     second = _read(data, page_bytes, _META_PAGE.size)
     metas = []
     for page in (first, second):
         if len(page) == _META_PAGE.size:
-            *_, free_root, last_page, transaction = _META_PAGE.unpack(page)
-            metas.append(_Meta(page_bytes, free_root, last_page, transaction))
+            *_, free_root, main_root, last_page, transaction = _META_PAGE.unpack(page)
+            metas.append(Meta(page_bytes, free_root, main_root, last_page, transaction))
     return max(metas, key=lambda meta: meta.transaction)
 
 
-def _are_free(data: BinaryIO, meta: _Meta, pages: range, size: int) -> bool:
+def _are_free(data: BinaryIO, meta: Meta, pages: range, size: int) -> bool:
     """Whether all of these pages are in the list of free pages; False if the list cannot be read."""
     if pages.stop - pages.start > _FREE_TAIL_PAGES_MAX:
         return False
@@ -108,18 +118,18 @@ def _are_free(data: BinaryIO, meta: _Meta, pages: range, size: int) -> bool:
                 return False
             seen.add(number)
             page = _read(data, number * meta.page_bytes, meta.page_bytes)
-            _number, _pad, flags, lower, _upper = _PAGE.unpack_from(page)
-            for index in range((lower - _PAGE.size) // 2):
-                at = int.from_bytes(page[_PAGE.size + 2 * index : _PAGE.size + 2 * index + 2], "little")
-                low, high, node_flags, key_bytes = _NODE.unpack_from(page, at)
-                if flags & _IS_BRANCH:
+            _number, _pad, flags, lower, _upper = PAGE.unpack_from(page)
+            for index in range((lower - PAGE.size) // 2):
+                at = int.from_bytes(page[PAGE.size + 2 * index : PAGE.size + 2 * index + 2], "little")
+                low, high, node_flags, key_bytes = NODE.unpack_from(page, at)
+                if flags & IS_BRANCH:
                     waiting.append(low | high << 16 | node_flags << 32)
-                elif flags & _IS_LEAF:
-                    value = page[at + _NODE.size + key_bytes :][: low | high << 16]
-                    if node_flags & _IS_BIG:
-                        value = _read(data, _NUMBER.unpack_from(value)[0] * meta.page_bytes + _PAGE.size, min(low | high << 16, size))
-                    [count] = _NUMBER.unpack_from(value)
-                    missing.difference_update(struct.unpack_from(f"<{min(count, len(value) // 8 - 1)}Q", value, _NUMBER.size))
+                elif flags & IS_LEAF:
+                    value = page[at + NODE.size + key_bytes :][: low | high << 16]
+                    if node_flags & IS_BIG:
+                        value = _read(data, NUMBER.unpack_from(value)[0] * meta.page_bytes + PAGE.size, min(low | high << 16, size))
+                    [count] = NUMBER.unpack_from(value)
+                    missing.difference_update(struct.unpack_from(f"<{min(count, len(value) // 8 - 1)}Q", value, NUMBER.size))
     except (struct.error, OverflowError):
         return False
     return not missing

@@ -22,12 +22,9 @@ from yester.errors import (
 from yester.store.datafile import DATA_FILE
 from yester.store.identity import IDENTITY_FILE
 from yester.store.leases import LEASES_FOLDER, list_leases
-from yester.store.lmdb import (
-    LOCK_FILE,
-    are_pages_sound,
-    verify_data_file,
-)
+from yester.store.lmdb import LOCK_FILE
 from yester.store.locks import file_lock, shared_lock
+from yester.store.verify import are_pages_sound, verify_data_file
 
 BACKUP_LOCK_FILE = "backup.lock"
 PRUNE_LOCK_FILE = "prune.lock"

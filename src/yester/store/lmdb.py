@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The LMDB environment: the only module that imports lmdb, and where its errors become ours.
+"""The LMDB environment: beside `store.verify` the only module that imports lmdb, and where its errors become ours.
 
 Rules, each one measured (docs/adr/0002): never `writemap` (a full disk is then SIGBUS), never `lock=False` or relaxed
 sync; begin and commit of a write happen inside one call on one thread; buffers die with their transaction; no read
@@ -12,8 +12,6 @@ import ctypes
 import errno
 import mmap
 import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 MAP_BYTES = 1 << 40
 """Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
-_MAP_BYTES_MIN = 1 << 26
+MAP_BYTES_MIN = 1 << 26
 READERS_MAX = 1024
 LOCK_FILE = "lock.mdb"
 _LOCK_BYTES = (READERS_MAX + 2) * 64
@@ -389,7 +387,7 @@ class Environment:
                     mode=0o600,
                 )
             except lmdb.MemoryError:
-                if map_bytes <= _MAP_BYTES_MIN:
+                if map_bytes <= MAP_BYTES_MIN:
                     raise
                 map_bytes //= 4
 
@@ -588,82 +586,6 @@ def _prefix_end(prefix: bytes) -> bytes | None:
     """The least key after all keys that start with `prefix`; None if there is none."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
-
-
-# What the child process of `verify_data_file` runs. Its own read transaction keeps every page that it looks at from being
-# used again, so the file may be written meanwhile; only between reading the file's length and its meta page could a commit
-# confuse it, and then it looks again.
-_VERIFY = """
-import sys
-import lmdb
-from lmdb.verify import VerifyError, verify
-
-path, map_bytes = sys.argv[1], int(sys.argv[2])
-while True:
-    try:
-        environment = lmdb.open(path, map_size=map_bytes, readonly=True, create=False, max_readers=1024)
-        break
-    except lmdb.MemoryError:
-        if map_bytes < 1 << 26:
-            raise
-        map_bytes //= 4
-    except lmdb.Error as error:
-        # An unknown version of the format is just an Error; those of the operating system have classes of their own.
-        damaged = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
-        if type(error) is not lmdb.Error and not isinstance(error, damaged):
-            raise
-        print("done", f"LMDB refuses it: {error}", sep="\\n")
-        sys.exit()
-with environment:
-    for _ in range(5):
-        with environment.begin():
-            before = environment.info()["last_txnid"]
-            try:
-                problems = verify(path)
-            except VerifyError as error:
-                problems = [str(error)]
-            if not problems or environment.info()["last_txnid"] == before:
-                break
-print("done", *problems, sep="\\n")
-"""
-
-
-def verify_data_file(path: Path) -> list[str]:
-    """What is wrong with the pages of the data file in directory `path`; empty if they are sound.
-
-    Reads all of it, in a child process, since damaged pages can crash LMDB: 0.8 s for 234 MB from the page cache. Tells
-    nothing of the values on the pages. The file may be written meanwhile.
-
-    Raises:
-        NotFoundError, CorruptionError, StoreAccessError: as `check_data_file`, or the child could not do it.
-    """
-    check_data_file(path)
-    map_bytes = max(MAP_BYTES, 4 * (path / DATA_FILE).stat().st_size)
-    # -P: a file that is called lmdb.py in the current directory is not ours.
-    command = [sys.executable, "-P", "-c", _VERIFY, os.fspath(path), str(map_bytes)]
-    child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
-    if child.returncode < 0:
-        return [f"reading it crashes LMDB (signal {-child.returncode})"]
-    done, *problems = child.stdout.splitlines() or [""]
-    if child.returncode or done != "done":
-        last_words = (child.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        message = f"the database of the store {path} could not be verified: {last_words}"
-        raise StoreAccessError(message)
-    return problems
-
-
-def are_pages_sound(path: Path) -> bool:
-    """Whether the pages of a data file that nobody writes to are sound. Of one that somebody writes to, False means nothing.
-
-    In this process: what looks at the pages is not LMDB, and damaged ones cannot crash it. Raises as `check_data_file`.
-    """
-    from lmdb.verify import VerifyError, verify  # noqa: PLC0415 (rarely needed)
-
-    check_data_file(path)
-    try:
-        return not verify(os.fspath(path))  # type: ignore[no-untyped-call]  # lmdb's stubs leave it out
-    except (VerifyError, OSError):
-        return False
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 from yester.errors import StoreAccessError
-from yester.store.datafile import DATA_FILE
+from yester.store.datafile import DATA_FILE, IS_BIG, IS_BRANCH, IS_DATABASE, IS_LEAF, META_MAGIC, NO_PAGE, NODE, NUMBER, PAGE
 from yester.store.segments import HEADER_BYTES, begins_as_segment, segment_length
 
 if TYPE_CHECKING:
@@ -36,21 +36,14 @@ PAGE_BYTES = 4096
 """What LMDB takes on all machines that we know of; believed where both meta pages are unreadable."""
 VALUE_BYTES_MAX = 64 << 20
 """No value of ours is larger: a segment has at most 8 MiB and a little, a batch of a live folder some MiB."""
-_NO_PAGE = (1 << 64) - 1
 _DEPTH_MAX = 32
 """LMDB's own limit."""
 
-_META_MAGIC = 0xBEEFC0DE
 _META = struct.Struct("<16xII8xQ")
 _DATABASE = struct.Struct("<IHHQQQQQ")
 _META_DATABASES_AT = 40
 _META_END = struct.Struct("<QQ")
 _META_END_AT = _META_DATABASES_AT + 2 * 48
-_PAGE = struct.Struct("<QHHHH")
-_NODE = struct.Struct("<HHHH")
-_NUMBER = struct.Struct("<Q")
-_IS_BRANCH, _IS_LEAF, _IS_OVERFLOW = 0x01, 0x02, 0x04
-_IS_BIG, _IS_DATABASE = 0x01, 0x02
 
 
 class Row(NamedTuple):
@@ -144,9 +137,9 @@ class DataFile:
             if self._is_used[number]:
                 continue
             page = self._read_page(number)
-            nodes = self._nodes(page, number, _IS_LEAF)
+            nodes = self._nodes(page, number, IS_LEAF)
             for node in nodes or ():
-                value = None if node.flags & _IS_DATABASE else self._value(page, node, is_stray=True)
+                value = None if node.flags & IS_DATABASE else self._value(page, node, is_stray=True)
                 if value is not None:
                     yield Row(node.key, value, number)
 
@@ -154,7 +147,7 @@ class DataFile:
         """Segments of a store with this key that begin a page and that no walk came by, with the length that they state."""
         self._leave_out_free_pages()
         for number in range(2, self._pages):
-            at = number * self.page_bytes + _PAGE.size
+            at = number * self.page_bytes + PAGE.size
             length = 0 if self._is_used[number] else segment_length(partial(self._read, at), key)
             if 0 < length <= VALUE_BYTES_MAX and at + length <= self._size:
                 yield self._read(at, length)
@@ -172,14 +165,14 @@ class DataFile:
     def _page_bytes_at(self, at: int) -> int:
         """The size of pages that a meta page there states; 0 if there is none."""
         found = self._read(at, _META_DATABASES_AT + 4)
-        if len(found) < _META_DATABASES_AT + 4 or _META.unpack_from(found)[0] != _META_MAGIC:
+        if len(found) < _META_DATABASES_AT + 4 or _META.unpack_from(found)[0] != META_MAGIC:
             return 0
         size = int.from_bytes(found[_META_DATABASES_AT:], "little")
         return size if 512 <= size <= 65536 and not size & (size - 1) else 0
 
     def _read_meta(self, number: int) -> _Meta | None:
         page = self._read(number * self.page_bytes, self.page_bytes)
-        if len(page) < _META_END_AT + _META_END.size or _META.unpack_from(page)[0] != _META_MAGIC:
+        if len(page) < _META_END_AT + _META_END.size or _META.unpack_from(page)[0] != META_MAGIC:
             return None
         *_, free_entries, free_root = _DATABASE.unpack_from(page, _META_DATABASES_AT)
         main_root = _DATABASE.unpack_from(page, _META_DATABASES_AT + _DATABASE.size)[-1]
@@ -189,7 +182,7 @@ class DataFile:
     def _find_tables(self) -> None:
         """Read the main tree of the meta page that leads to more tables; of the newer one if that is equal."""
         best: tuple[dict[bytes, WalkedTable], bytearray] = {}, self._is_used
-        self._free = WalkedTable(b"", _NO_PAGE, 0, is_damaged=True)
+        self._free = WalkedTable(b"", NO_PAGE, 0, is_damaged=True)
         for meta in self._metas:
             self._is_used = bytearray(self._pages)
             tables = {}
@@ -212,8 +205,8 @@ class DataFile:
         numbers: set[int] = set()
         for row in self._walk_tree(free):
             free.rows += 1
-            count = min(int.from_bytes(row.value[: _NUMBER.size], "little"), len(row.value) // _NUMBER.size - 1)
-            numbers.update(struct.unpack_from(f"<{max(0, count)}Q", row.value, _NUMBER.size))
+            count = min(int.from_bytes(row.value[: NUMBER.size], "little"), len(row.value) // NUMBER.size - 1)
+            numbers.update(struct.unpack_from(f"<{max(0, count)}Q", row.value, NUMBER.size))
         self.knows_free_pages = not free.is_damaged and free.rows == free.entries
         if self.knows_free_pages:
             for number in numbers:
@@ -224,7 +217,7 @@ class DataFile:
 
     def _walk_tree(self, table: WalkedTable, *, wants_databases: bool = False) -> Iterator[Row]:
         """The rows below a root, as far as they can be read; notes with the table if that is not all."""
-        if table.root == _NO_PAGE:
+        if table.root == NO_PAGE:
             return  # an empty tree has no root
         waiting = [(table.root, 1)]
         while waiting:
@@ -233,18 +226,18 @@ class DataFile:
                 table.is_damaged = True
                 continue
             page = self._read_page(number)
-            branches = self._nodes(page, number, _IS_BRANCH)
+            branches = self._nodes(page, number, IS_BRANCH)
             if branches is not None:
                 self._is_used[number] = 1
                 waiting += [(node.low | node.flags << 32, depth + 1) for node in reversed(branches)]
                 continue
-            leaves = self._nodes(page, number, _IS_LEAF)
+            leaves = self._nodes(page, number, IS_LEAF)
             if leaves is None:
                 table.is_damaged = True
                 continue
             self._is_used[number] = 1
             for node in leaves:
-                value = self._value(page, node) if bool(node.flags & _IS_DATABASE) is wants_databases else None
+                value = self._value(page, node) if bool(node.flags & IS_DATABASE) is wants_databases else None
                 if value is None:
                     table.is_damaged = True
                 else:
@@ -254,32 +247,32 @@ class DataFile:
         """The nodes of a page; None if it is not a page of this kind and number. A node that cannot be is left out, with all after it."""
         if len(page) < self.page_bytes:
             return None
-        stated, _pad, flags, lower, upper = _PAGE.unpack_from(page)
-        if stated != number or flags & 0x7F & ~0x10 != kind or not _PAGE.size <= lower <= upper <= self.page_bytes or lower & 1:
+        stated, _pad, flags, lower, upper = PAGE.unpack_from(page)
+        if stated != number or flags & 0x7F & ~0x10 != kind or not PAGE.size <= lower <= upper <= self.page_bytes or lower & 1:
             return None
         nodes = []
-        for index in range((lower - _PAGE.size) // 2):
-            at = int.from_bytes(page[_PAGE.size + 2 * index : _PAGE.size + 2 * index + 2], "little")
-            if not lower <= at <= self.page_bytes - _NODE.size:
+        for index in range((lower - PAGE.size) // 2):
+            at = int.from_bytes(page[PAGE.size + 2 * index : PAGE.size + 2 * index + 2], "little")
+            if not lower <= at <= self.page_bytes - NODE.size:
                 continue
-            low, high, node_flags, key_bytes = _NODE.unpack_from(page, at)
-            value_at = at + _NODE.size + key_bytes
+            low, high, node_flags, key_bytes = NODE.unpack_from(page, at)
+            value_at = at + NODE.size + key_bytes
             if value_at <= self.page_bytes:
-                nodes.append(_Node(page[at + _NODE.size : value_at], low | high << 16, node_flags, value_at))
+                nodes.append(_Node(page[at + NODE.size : value_at], low | high << 16, node_flags, value_at))
         return nodes
 
     def _value(self, page: bytes, node: _Node, *, is_stray: bool = False) -> bytes | None:
         """The value of a leaf's node; None if it is not where it should be."""
-        if not node.flags & _IS_BIG:
+        if not node.flags & IS_BIG:
             end = node.value_at + node.low
             return page[node.value_at : end] if end <= self.page_bytes else None
-        if node.low > VALUE_BYTES_MAX or node.value_at + _NUMBER.size > self.page_bytes:
+        if node.low > VALUE_BYTES_MAX or node.value_at + NUMBER.size > self.page_bytes:
             return None
-        [first] = _NUMBER.unpack_from(page, node.value_at)
-        count = -(-(_PAGE.size + node.low) // self.page_bytes)
+        [first] = NUMBER.unpack_from(page, node.value_at)
+        count = -(-(PAGE.size + node.low) // self.page_bytes)
         if not 2 <= first <= self._pages - count or any(self._is_used[first : first + count]):
             return None
-        start = first * self.page_bytes + _PAGE.size
+        start = first * self.page_bytes + PAGE.size
         if is_stray and begins_as_segment(self._read(start, HEADER_BYTES)):
             return None  # see `iter_stray_segments`
         value = self._read(start, node.low)
