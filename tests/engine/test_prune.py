@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Pruning frees exactly what nothing needs, whatever else goes on; docs/adr/0009."""
 
+import random
 import shutil
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -24,9 +25,10 @@ from yester.engine import prune as prune_module
 from yester.engine.check import check
 from yester.engine.files import iter_pieces
 from yester.engine.prune import PruneReport, prune
+from yester.engine.repair import RepairOptions, repair
 from yester.engine.trees import TreeReader, store_tree
 from yester.errors import CorruptionError, SweptError
-from yester.store.chunks import ChunkWriter, unpack_location
+from yester.store.chunks import ChunkWriter, Location, segment_key, unpack_location
 from yester.store.leases import HeldLease, list_leases
 from yester.store.lmdb import Table, WriteTransaction
 from yester.store.segments import Kind
@@ -254,33 +256,88 @@ def test_a_damaged_snapshot_ends_a_prune_before_anything_is_freed(make_store: Ma
     assert indexed(store) == before
 
 
-def test_data_that_is_missing_is_told_and_ends_nothing(make_store: MakeStore) -> None:
+Meddle = Callable[[WriteTransaction, ChunkId, ChunkId], None]
+
+
+def lose_the_row(transaction: WriteTransaction, needed: ChunkId, _other: ChunkId) -> None:
+    transaction.delete(Table.CHUNKS, needed)
+
+
+def change_its_key(transaction: WriteTransaction, needed: ChunkId, _other: ChunkId) -> None:
+    location = bytes(transaction.get(Table.CHUNKS, needed) or b"")
+    transaction.delete(Table.CHUNKS, needed)
+    transaction.put(Table.CHUNKS, needed[:-1] + bytes([needed[-1] ^ 1]), location)
+
+
+def lead_past_the_end(transaction: WriteTransaction, needed: ChunkId, _other: ChunkId) -> None:
+    location = unpack_location(transaction.get(Table.CHUNKS, needed) or b"")
+    transaction.put(Table.CHUNKS, needed, Location(location.segment, location.place | 1 << 12).pack())
+
+
+def lead_to_no_segment(transaction: WriteTransaction, needed: ChunkId, _other: ChunkId) -> None:
+    transaction.put(Table.CHUNKS, needed, Location(0, 0).pack())
+
+
+def lead_to_another(transaction: WriteTransaction, needed: ChunkId, other: ChunkId) -> None:
+    transaction.put(Table.CHUNKS, needed, bytes(transaction.get(Table.CHUNKS, other) or b""))
+
+
+@pytest.mark.parametrize("meddle", [lose_the_row, change_its_key, lead_past_the_end, lead_to_no_segment, lead_to_another])
+def test_what_only_the_index_has_lost_is_not_freed(make_store: MakeStore, meddle: Meddle) -> None:
+    """Of data to which no row leads nobody knows that it is needed; a repair finds it as long as it is there."""
+    store = make_store(may_be_damaged=True)
+    files = {f"f{number}": b"%d" % number * 500 for number in range(5)}
+    first, second = publish(store, {"gone": b"one" * 500, **files}), publish(store, files)
+    forget(store, first)
+    store.environment.write(lambda transaction: meddle(transaction, chunk_id(files["f1"]), chunk_id(files["f3"])))
+    before = indexed(store)
+    with pytest.raises(CorruptionError, match="nothing was freed"):
+        prune_now(store)
+    assert indexed(store) == before
+    store.close()
+    assert repair(store.path, RepairOptions()).is_whole
+    with Store.open(store.path) as store:
+        assert prune_now(store).dead_chunks == 2
+        assert contents(store, second.snapshot.root) == files
+        assert check(store, read_data=True).findings == ()
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+@pytest.mark.parametrize("filler", [500, 0], ids=["compressed", "raw"])
+def test_a_segment_with_a_damaged_chunk_is_left_to_a_repair(make_store: MakeStore, filler: int, *, is_encrypted: bool) -> None:
+    store = make_store(may_be_damaged=True, is_encrypted=is_encrypted)
+    rng = random.Random("damaged")
+    kept = {f"kept{number}": rng.randbytes(1000) for number in range(3)}
+    first = publish(store, {**{f"gone{number}": bytes(filler) + rng.randbytes(100) for number in range(100)}, **kept})
+    publish(store, kept)
+    forget(store, first)
+    location = store.environment.get(Table.CHUNKS, store.environment.name_chunk(kept["kept0"]))
+    key = segment_key(unpack_location(location or b"").segment)
+    stored = (store.environment.get(Table.SEGMENTS, key) or b"")[:-40] + bytes(40)
+    store.environment.write(lambda transaction: transaction.put(Table.SEGMENTS, key, stored))
+    report = prune_now(store)
+    assert (report.damaged_segments, report.rewritten_segments) == (1, 0)
+    assert store.environment.get(Table.SEGMENTS, key) == stored
+
+
+def test_data_that_a_repair_did_not_find_ends_no_prune(make_store: MakeStore) -> None:
     store = make_store(may_be_damaged=True)
     first, _ = publish(store, {"a": b"one"}), publish(store, {"b": b"two"})
     forget(store, first)
-    store.environment.write(lambda transaction: transaction.delete(Table.CHUNKS, chunk_id(b"two")))
-    report = prune_now(store)
-    assert report.missing_chunks == 1
-    assert chunk_id(b"one") not in indexed(store)
 
+    def lose(transaction: WriteTransaction) -> None:
+        location = unpack_location(transaction.get(Table.CHUNKS, chunk_id(b"two")) or b"")
+        transaction.delete(Table.CHUNKS, chunk_id(b"two"))
+        transaction.delete(Table.SEGMENTS, segment_key(location.segment))
 
-def test_a_segment_with_a_damaged_chunk_is_left_to_a_repair(make_store: MakeStore) -> None:
-    store = make_store(may_be_damaged=True)
-    kept = {f"kept{number}": bytes([number]) * 1000 for number in range(3)}
-    first = publish(store, {**kept, **{f"gone{number}": b"x%03d" % number * 250 for number in range(100)}})
-    publish(store, kept)
-    lost = chunk_id(b"elsewhere")
-
-    def mislead(transaction: WriteTransaction) -> None:
-        location = transaction.get(Table.CHUNKS, chunk_id(kept["kept0"]))
-        assert location is not None
-        transaction.put(Table.CHUNKS, lost, bytes(location))
-        transaction.delete(Table.CHUNKS, chunk_id(kept["kept0"]))
-
-    store.environment.write(mislead)
-    forget(store, first)
-    assert prune_now(store).damaged_segments == 0  # nothing needs `lost`: it is swept, and the rest is whole
-    assert chunk_id(kept["kept1"]) in indexed(store)
+    store.environment.write(lose)
+    with pytest.raises(CorruptionError, match="nothing was freed"):
+        prune_now(store)
+    store.close()
+    assert repair(store.path, RepairOptions()).newly_lost == 1
+    with Store.open(store.path) as store:
+        prune_now(store)
+        assert chunk_id(b"one") not in indexed(store)
 
 
 @both_kinds

@@ -84,8 +84,6 @@ def _print_report(report: PruneReport, *, dry_run: bool) -> None:
         print(f"what was stored since these processes began is kept for them: {_processes(report)}")
     if report.damaged_segments:
         print(f"{show_count(report.damaged_segments, 'segment')} with damage left as found: run `yester check --read-data`")
-    if report.missing_chunks:
-        print(f"{report.missing_chunks} times a file needs data that is not there: run `yester check`")
     if report.reusable_bytes > max(_PAYS_BYTES, _PAYS_SHARE * report.file_bytes):
         room = f"{show_size(report.reusable_bytes)} of the file's {show_size(report.file_bytes)} are free to be written again"
         print(f"{room}; `yester compact` would give them back to the disk")
@@ -108,7 +106,6 @@ def _report_json(report: PruneReport) -> dict[str, object]:
         "new_segments": report.new_segments,
         "freed_bytes": report.freed_bytes,
         "damaged_segments": report.damaged_segments,
-        "missing_chunks": report.missing_chunks,
         "file_bytes": report.file_bytes,
         "reusable_bytes": report.reusable_bytes,
     }

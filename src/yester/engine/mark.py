@@ -3,9 +3,9 @@
 
 Roots are snapshots, forgotten snapshots that are kept, rows of live folders, and the trees, lists and tables in *young* segments:
 those that somebody may be about to publish. Nothing is guessed and nothing is left out: a root that cannot be read, or a tree
-below one, raises, since what it names would be taken for garbage. Only a chunk that is known to be lost (table `damaged`) may be missing.
-
-File data that is missing is counted and no error: nothing hangs on it.
+below one, raises, since what it names would be taken for garbage. So does file data that is missing: only the index may be damaged, and
+the bytes in a segment to which it does not lead, which a repair finds and nothing else needs. Only a chunk that is known to be lost, since
+a repair did not find it (table `damaged`), may be missing.
 
 On the way each chunk gets a *rank*: chunks of one folder have ranks next to each other, whichever of up to 16 snapshots of a source
 they are in. Chunks that are stored anew in this order are read faster, as whoever reads a folder finds it in few segments, and compress
@@ -37,6 +37,8 @@ _FOLLOWED = 2
 """It was read as the record of a folder, and what that names is marked."""
 _LISTED = 4
 """It was read as a span list, and what that names is marked."""
+NAMED = 8
+"""A row of the chunk index leads to this place: set by `engine.prune`."""
 _SEEN_MAX = 500_000
 """What was seen of contents is forgotten then: 60 MB."""
 _BESIDE_MAX = 16
@@ -53,10 +55,8 @@ class Marker:
         self.places = places
         self.ranks = array("I", bytes(4 * len(places.bits)))
         """The order in which places were marked, from 1; 0 of one that is not."""
-        self.missing_chunks = 0
-        """Of file data, each time that it is needed."""
         self.lost: set[ChunkId] = set()
-        """Chunks that are needed and known to be lost."""
+        """Chunks that name others, are needed, and are known to be lost."""
         self._environment = environment
         self._reader = SegmentReader(environment)
         self._marked = 0
@@ -180,8 +180,8 @@ class Marker:
         for at in range(0, len(spans) - SPAN_BYTES + 1, SPAN_BYTES):
             chunk = ChunkId(spans[at : at + ID_BYTES])
             if not content.level:
-                if chunk != HOLE and self._mark(view, chunk, MARKED) is None:
-                    self.missing_chunks += 1
+                if chunk != HOLE and self._mark(view, chunk, MARKED) is None and is_strict and not _is_known_lost(view, chunk):
+                    raise _missing(chunk, "of a file")
             elif self._is_first_time(view, chunk, _LISTED, is_strict=is_strict):
                 try:
                     inner = read_list(Span(chunk, 0), content.level, lambda chunk: self._read(view, chunk))
@@ -197,11 +197,10 @@ class Marker:
         before = self._mark(view, chunk, MARKED | bit)
         if before is not None:
             return not before & bit
-        if view.has_table(Table.DAMAGED) and view.get(Table.DAMAGED, chunk) is not None:
+        if _is_known_lost(view, chunk):
             self.lost.add(chunk)
         elif is_strict:
-            message = f"chunk {chunk.hex()}, which names others, is not in the store; nothing was freed"
-            raise CorruptionError(message, hint="run `yester check`, then `yester repair`")
+            raise _missing(chunk, "which names others")
         return False
 
     def _mark(self, view: ReadTransaction, chunk: ChunkId, bits: int) -> int | None:
@@ -212,11 +211,13 @@ class Marker:
         at = self.places.find_stored(index)
         if at >= 0:
             before = self.places.bits[at]
-            if not before:
+            if not before & MARKED:
                 self._marked += 1
                 self.ranks[at] = self._marked
             self.places.bits[at] = before | bits
             return before
+        if self.places.is_nowhere(unpack_location(index)):
+            return None
         before = self._elsewhere.get(chunk, 0)
         if bits != MARKED:
             self._elsewhere[chunk] = before | bits
@@ -269,6 +270,16 @@ def _iter_snapshots(view: ReadTransaction, expired: Mapping[bytes, Forgotten]) -
             forgotten = _decode_forgotten(value)
             if forgotten != expired.get(key):
                 yield _decode(forgotten.record, _FORGOTTEN_RECORD)
+
+
+def _is_known_lost(view: ReadTransaction, chunk: ChunkId) -> bool:
+    """Whether a repair looked for a chunk and did not find it."""
+    return view.has_table(Table.DAMAGED) and view.get(Table.DAMAGED, chunk) is not None
+
+
+def _missing(chunk: ChunkId, what: str) -> CorruptionError:
+    message = f"chunk {chunk.hex()}, {what}, is needed and not found; a repair may still find it, so nothing was freed"
+    return CorruptionError(message, hint="run `yester repair`, then prune again")
 
 
 def _decode(record: bytes, what: str) -> Snapshot:

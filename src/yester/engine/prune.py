@@ -25,7 +25,7 @@ from operator import attrgetter
 
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.records import Forgotten, decode_forgotten, decode_seen
-from yester.engine.mark import MARKED, Marker
+from yester.engine.mark import MARKED, NAMED, Marker
 from yester.engine.places import Places
 from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError, StoreAccessError
@@ -86,8 +86,6 @@ class PruneReport:
     """What the file has more of to write again."""
     damaged_segments: int = 0
     """Left as they are, since something in them is damaged."""
-    missing_chunks: int = 0
-    """Needed file data that is not there."""
     file_bytes: int = 0
     reusable_bytes: int = 0
     """Of the file, in the end."""
@@ -234,7 +232,13 @@ class _Prune:
         kinds = dict(zip(places.numbers, self._kinds, strict=True))
         for key, value in view.iterate_stored(Table.CHUNKS):
             at = places.find_stored(value)
-            if at >= 0 and not bits[at] & MARKED and (number := unpack_location(value).segment) <= self._old_last:
+            if at < 0:
+                continue
+            if bits[at] & NAMED:
+                message = f"the index says of two chunks that they are in one place, and one of them may be needed: {bytes(key).hex()}"
+                raise CorruptionError(message)
+            bits[at] |= NAMED
+            if not bits[at] & MARKED and (number := unpack_location(value).segment) <= self._old_last:
                 self._dead[Kind(kinds[number])] += key
                 self._report.dead_chunks += 1
                 self._report.dead_bytes += places.lengths[at]
@@ -422,7 +426,6 @@ class _Prune:
 
     def finish(self) -> PruneReport:
         report = self._report
-        report.missing_chunks = self._marker.missing_chunks
         report.file_bytes, report.reusable_bytes = self._environment.file_bytes(), self._environment.reusable_bytes()
         return report
 
