@@ -13,6 +13,7 @@ import msgspec
 import pyfuse3
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.fs.conftest import Planter
 from yester import errors
@@ -20,9 +21,10 @@ from yester.core.content import pack_span
 from yester.core.ids import ChunkId
 from yester.core.records import Extra
 from yester.errors import YesterError
-from yester.fs import driver
+from yester.fs import driver, mounting
 from yester.fs.driver import ERRNO, SnapshotOperations
 from yester.fs.view import ROOT, View
+from yester.store.leases import list_leases
 
 Result = TypeVar("Result")
 NO_CONTEXT = cast("pyfuse3.RequestContext", None)  # no handler looks at it
@@ -230,6 +232,39 @@ def test_a_file_is_read_and_its_pages_may_be_kept(operations: SnapshotOperations
     assert bytes(answer(operations.read, opened.fh, 8, 4)) == b"89"
     assert bytes(answer(operations.read, opened.fh, 10, 4)) == b""
     answer(operations.release, opened.fh)
+
+
+def test_what_was_forgotten_is_let_go_at_the_first_moment_at_which_nothing_is_open(
+    operations: SnapshotOperations, planter: Planter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two who read all the time leave no more than moments between."""
+    gone, _ = planter.snapshot({b"a": b"data", b"sub": {}}), planter.snapshot({}, at="2026-11-23_10-00-00")
+    inode, folder = find(operations, f"{SNAPSHOT}/a"), find(operations, f"{SNAPSHOT}/sub")
+    store = planter.store
+
+    def generation() -> int:
+        [lease] = list_leases(store.leases_folder)
+        return lease.generation
+
+    async def use() -> None:
+        first = await operations.open(inode, os.O_RDONLY, NO_CONTEXT)
+        store.forget([gone.id], now_ns=0)
+        forgotten = store.snapshots_generation()
+        await trio.sleep(60)
+        listing = await operations.opendir(folder, NO_CONTEXT)
+        await operations.release(first.fh)
+        assert generation() < forgotten
+        await operations.releasedir(listing)
+        assert generation() == forgotten
+        store.undelete([gone.id])
+        for _ in range(3):
+            await operations.release((await operations.open(inode, os.O_RDONLY, NO_CONTEXT)).fh)
+        assert generation() == forgotten  # it is asked for every two seconds, not at each file
+        await trio.sleep(3)
+        assert generation() == store.snapshots_generation()
+
+    monkeypatch.setattr("pyfuse3.main", use)
+    trio.run(mounting._serve, lambda: None, store, operations, clock=MockClock(autojump_threshold=0))
 
 
 def test_xattrs_are_listed_and_read(operations: SnapshotOperations, planter: Planter) -> None:

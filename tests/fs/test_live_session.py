@@ -250,6 +250,9 @@ def test_an_error_at_the_end_is_ours(store: Store, monkeypatch: pytest.MonkeyPat
     class Operations:
         is_reading = False
 
+        def call_when_idle(self, call: Callable[[], None]) -> None:
+            pass
+
     class Session:
         async def run(self) -> None:
             await trio.sleep_forever()

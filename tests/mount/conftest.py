@@ -214,7 +214,8 @@ class Place:
         if self.is_damaged:
             return
         if self.log.exists():
-            assert self.log.read_text() == "", "the mount logged something"
+            logged = self.log.read_text()
+            assert not logged, f"the mount logged something:\n{logged}"
         if (self.store / "data.mdb").exists():
             with Store.open(self.store, unlock=unlock) as store:
                 assert check(store, read_data=True).findings == ()

@@ -117,11 +117,20 @@ class SnapshotOperations(pyfuse3.Operations):
         self._listings: dict[int, tuple[Folder, list[tuple[bytes, Entry | None]]]] = {}
         self._next_listing: int = view.root.inode
         self._open_files = 0
+        self._on_idle: Callable[[], None] | None = None
 
     @property
     def is_reading(self) -> bool:
         """Whether a file or folder is open: what it shows must stay, whatever is forgotten."""
         return bool(self._open_files or self._listings)
+
+    def call_when_idle(self, call: Callable[[], None]) -> None:
+        """From now on, have this called whenever the last open file or folder was closed: if many read, that lasts only for moments."""
+        self._on_idle = call
+
+    def _closed(self) -> None:
+        if self._on_idle is not None and not self.is_reading:
+            self._on_idle()
 
     def describe(self, arguments: Sequence[object]) -> str:
         """See `Describes`."""
@@ -198,6 +207,7 @@ class SnapshotOperations(pyfuse3.Operations):
     async def releasedir(self, handle: int) -> None:
         """Close a folder."""
         del self._listings[handle]
+        self._closed()
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -222,6 +232,7 @@ class SnapshotOperations(pyfuse3.Operations):
     async def release(self, handle: int) -> None:
         """Close a file."""
         self._open_files -= 1
+        self._closed()
 
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:

@@ -14,7 +14,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -178,6 +178,10 @@ class LiveOperations(pyfuse3.Operations):
     def is_reading(self) -> bool:
         """Whether an old version is being read, or gone back to: it must stay, whatever is forgotten."""
         return self._old.is_reading or self._session.report.is_running
+
+    def call_when_idle(self, call: Callable[[], None]) -> None:
+        """See `SnapshotOperations`."""
+        self._old.call_when_idle(call)
 
     # --- attributes ---
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -177,6 +177,7 @@ class _Reads(Protocol):
 
     @property
     def is_reading(self) -> bool: ...
+    def call_when_idle(self, call: Callable[[], None]) -> None: ...
 
 
 async def _serve(on_ready: Callable[[], None], store: Store, operations: _Reads, session: LiveSession | None = None) -> None:
@@ -202,11 +203,24 @@ async def _serve(on_ready: Callable[[], None], store: Store, operations: _Reads,
 
 
 async def _renew_lease(store: Store, operations: _Reads) -> None:
-    """Let go of snapshots that were forgotten while nothing is open: a mount may last for months, and their space is wanted."""
+    """Let go of snapshots that were forgotten: a mount may last for months, and their space is wanted.
+
+    Every two seconds, or at the first moment after that at which nothing is open.
+    """
+    is_due = False
+
+    def renew() -> None:
+        nonlocal is_due
+        if is_due and not operations.is_reading:
+            is_due = False
+            with suppress(YesterError):  # the lease that is held is kept, and this is tried again
+                store.renew_lease()
+
+    operations.call_when_idle(renew)
     while True:
         await trio.sleep(_RENEW_EVERY_S)
-        if not operations.is_reading:
-            store.renew_lease()
+        is_due = True
+        renew()
 
 
 async def _end_on_signal(signals: AsyncIterator[int]) -> None:
