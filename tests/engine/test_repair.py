@@ -473,7 +473,7 @@ def test_what_a_lost_record_named_is_kept_and_no_prune_takes_it(patient: Sandbox
         patient.write(path, b"changed")
     patient.back_up()
     flip(patient.store, Table.SNAPSHOTS, snapshot_key(stored.snapshot), 1, 0x80)
-    with pytest.raises(CorruptionError, match=r"cannot be read.*; what it names is not known, so nothing was freed") as refused:
+    with pytest.raises(CorruptionError, match=r"cannot be read.*; what it names is not known; nothing was freed") as refused:
         prune(patient.store, grace_ns=0)
     assert "yester repair" in (refused.value.hint or "")
     dry = mend(patient, RepairOptions(is_dry_run=True))

@@ -7,6 +7,7 @@
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pytest
 from tests.encrypted import unlock
 from tests.engine.planting import SMALL_CHUNKS, T0_NS, publish
 from tests.engine.sandbox import MakeStore
-from tests.pages import flip, parting_keys
+from tests.pages import flip, parting_nodes
 from yester.core.node_row import NodeRow
 from yester.engine import repair as repair_module
 from yester.engine import repair_pages as repair_pages_module
@@ -33,6 +34,7 @@ from yester.store.datafile import DATA_FILE
 from yester.store.folder import lock_for_repair
 from yester.store.live import LiveFolders
 from yester.store.lmdb import Environment, Table
+from yester.store.pages import IS_BIG, NODE, NUMBER, node_places
 from yester.store.salvage import DataFile
 from yester.store.snapshots import snapshot_key
 from yester.store.store import Store
@@ -89,7 +91,7 @@ def test_rows_that_searching_does_not_find_are_damage_of_pages_and_nothing_else(
     with DataFile(path) as file:
         root = file.tables[Table.CHUNKS.value].root
     data = (path / DATA_FILE).read_bytes()
-    flip(path, data, parting_keys(data, root)[where][0], 7)
+    flip(path, data, parting_nodes(data, root)[where] + NODE.size, 7)
     with Store.open(path, unlock=unlock) as store:
         with store.environment.read() as view:
             assert any(view.get(Table.CHUNKS, key) is None for key, _ in view.iterate(Table.CHUNKS))
@@ -103,6 +105,38 @@ def test_rows_that_searching_does_not_find_are_damage_of_pages_and_nothing_else(
     assert (report.from_segments, report.dropped_entries, report.pages.stray_segments, report.pages.recovered) == (0, 0, 0, None)
     with Store.open(path, unlock=unlock) as store:
         assert store.snapshots() == before
+
+
+def test_one_bit_of_what_leads_to_segments_costs_nothing(path: Path, tmp_path: Path) -> None:
+    """Of a page with their rows, its header and all parts of a node; and of the header of a run of pages."""
+    with Store.open(path, unlock=unlock) as store:
+        publish(store, {f"more{number}": random.Random(number).randbytes(50_000) for number in range(20, 30)})
+        before = store.snapshots()
+        (tmp_path / "compact").mkdir()
+        store.environment.copy_to(tmp_path / "compact")
+    os.replace(tmp_path / "compact" / DATA_FILE, path / DATA_FILE)
+    data = (path / DATA_FILE).read_bytes()
+    with DataFile(path) as file:
+        start = next(file.walk(Table.SEGMENTS.value)).page * PAGE
+    page = data[start : start + PAGE]
+    big = [place for place in node_places(page) if NODE.unpack_from(page, place)[2] & IS_BIG]
+    assert len(big) > 2
+    fields = {
+        "header": range(start, start + 16),
+        "places": range(start + 16, start + 16 + 2 * len(node_places(page))),
+        **{f"node {place}": range(start + place, start + place + 24) for place in big[:2]},
+        **{f"run {place}": range(run, run + 16) for place in big[:2] for run in [NUMBER.unpack_from(page, place + 16)[0] * PAGE]},
+    }
+    rng = random.Random("bits")
+    for what, places in fields.items():
+        for at, bit in rng.sample([(at, bit) for at in places for bit in range(8)], 12):
+            hurt = shutil.copytree(path, tmp_path / "hurt", ignore=shutil.ignore_patterns(DATA_FILE))
+            flip(hurt, data, at, bit)
+            mend(hurt)
+            with Store.open(hurt, unlock=unlock) as store:
+                assert check(store, read_data=True).findings == (), (what, at - start, bit)
+                assert store.snapshots() == before
+            shutil.rmtree(hurt)
 
 
 @pytest.mark.parametrize("table", [Table.CHUNKS, Table.SNAPSHOT_IDS, Table.SEGMENTS])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tests.faults.examine import SOURCE, Findings
 from tests.faults.sabotage import Saboteur
 from tests.faults.witness import SMALL_CHUNKS, sample_nodes, write_nodes
+from tests.pages import PAGE_BYTES
 from yester.core.content import HOLE, Content, read_list, unpack_spans
 from yester.core.ids import ChunkId
 from yester.core.records import Entry, Snapshot
@@ -19,13 +20,14 @@ from yester.engine.trees import TreeReader
 from yester.store.chunks import Location, unpack_location
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import Table
+from yester.store.pages import PAGE
+from yester.store.salvage import DataFile
 from yester.store.segments import Header, parse_header
 from yester.store.store import Store
 
 SEED = 7
 FILES = 70
 VERSIONS = 2
-PAGE_BYTES = 4096
 
 
 class StoredSegment(NamedTuple):
@@ -62,7 +64,7 @@ class Patient:
         os.replace(compact / DATA_FILE, self.path / DATA_FILE)
         self.data = (self.path / DATA_FILE).read_bytes()
         with Store.open(self.path) as store:
-            self.segments = list(_find_segments(store, self.data))
+            self.segments = list(_find_segments(self.path, self.data))
             snapshots = store.snapshots(SOURCE)
             self.snapshots = [stored.snapshot for stored in snapshots]
             self.ids = [stored.id.hex() for stored in snapshots]
@@ -80,11 +82,14 @@ class Patient:
         return {path for path, needed in self.needs[version].items() if needed & places}
 
 
-def _find_segments(store: Store, data: bytes) -> Iterator[StoredSegment]:
-    with store.environment.read() as view:
-        for key, value in view.iterate(Table.SEGMENTS):
-            stored = bytes(value)
-            yield StoredSegment(int.from_bytes(key, "big"), parse_header(stored, None), data.index(stored), len(stored))
+def _find_segments(path: Path, data: bytes) -> Iterator[StoredSegment]:
+    with DataFile(path) as file:
+        for key, stored, page in file.walk(Table.SEGMENTS.value):
+            start = page * PAGE_BYTES
+            # A small one is on the page of its row, maybe twice: what was moved stays in the page's free space as well.
+            offset = data.find(stored, start + PAGE.unpack_from(data, start)[4], start + PAGE_BYTES)
+            offset = offset if offset >= 0 else data.index(stored)
+            yield StoredSegment(int.from_bytes(key, "big"), parse_header(stored, None), offset, len(stored))
 
 
 def _find_needs(store: Store, snapshot: Snapshot) -> dict[bytes, set[Location]]:

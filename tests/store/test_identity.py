@@ -15,7 +15,7 @@ from yester.store import identity as identity_module
 from yester.store.datafile import DATA_FILE
 from yester.store.identity import IDENTITY_FILE, is_own_file, remember_file
 from yester.store.store import Store
-from yester.store.verify import are_pages_sound
+from yester.store.verify import verify_data_file
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The stores whose pages were looked at."""
     found: list[Path] = []
 
-    def look(path: Path) -> bool:
+    def look(path: Path) -> list[str]:
         found.append(path)
-        return are_pages_sound(path)
+        return verify_data_file(path)
 
-    monkeypatch.setattr(folder_module, "are_pages_sound", look)
+    monkeypatch.setattr(folder_module, "verify_data_file", look)
     return found
 
 

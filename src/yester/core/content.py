@@ -79,7 +79,7 @@ def pack_span(chunk: ChunkId, length: int, start: int | None = None) -> bytes:
     return chunk + length.to_bytes(8, "little")
 
 
-def _unpack_span(chunk: bytes, number: int) -> Span:
+def unpack_span(chunk: bytes, number: int) -> Span:
     """The span of an id and the number after it: a length below 2^63, or a slice's length and start."""
     if number & _SLICE_FLAG:
         return Span(ChunkId(chunk), number & _LENGTH_MASK, number >> _START_SHIFT & _START_MAX)
@@ -98,7 +98,7 @@ def unpack_spans(packed: bytes | memoryview) -> list[Span]:
     data = bytes(packed)
     spans = []
     for at in range(0, len(data), SPAN_BYTES):
-        span = _unpack_span(data[at : at + ID_BYTES], int.from_bytes(data[at + ID_BYTES : at + SPAN_BYTES], "little"))
+        span = unpack_span(data[at : at + ID_BYTES], int.from_bytes(data[at + ID_BYTES : at + SPAN_BYTES], "little"))
         if span.length == 0 or (span.start is not None and span.chunk == HOLE):
             message = "a span list names an empty span, or a part of a hole, and is damaged"
             raise CorruptionError(message)
@@ -110,7 +110,7 @@ def sole_span(level: int, packed: bytes) -> Span | None:
     """The span of a content that is one chunk, as that of nearly every small file is; None for any other."""
     if level != 0 or len(packed) != SPAN_BYTES:
         return None
-    span = _unpack_span(packed[:ID_BYTES], int.from_bytes(packed[ID_BYTES:], "little"))
+    span = unpack_span(packed[:ID_BYTES], int.from_bytes(packed[ID_BYTES:], "little"))
     return None if span.chunk == HOLE or span.start is not None else span
 
 

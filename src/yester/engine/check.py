@@ -3,7 +3,7 @@
 
 Changes nothing. The steps:
 
-1. To read all data, a child process judges LMDB's pages; if they are damaged the rest is left alone, since LMDB itself may crash on them.
+1. To read all data, LMDB's pages are judged; if they are damaged the rest is left alone, since LMDB itself may crash on them.
 2. To read all data or a sample, segments are decoded and their chunks are hashed (`engine.check_data`), of a large store in a process
    beside the next step. What does not look right is only noted: the store may be changing meanwhile.
 3. In *one* transaction, so that backups and prunes that run meanwhile do not matter: segment headers; the chunk index

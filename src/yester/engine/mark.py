@@ -18,15 +18,15 @@ import stat
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 
-from yester.core.content import HOLE, LEVEL_MAX, LIST_MAGIC, SPAN_BYTES, Content, Span, read_list
+from yester.core.content import HOLE, LEVEL_MAX, LIST_MAGIC, SPAN_BYTES, Content, Span, read_list, unpack_span
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.node_row import NodeRow, decode_row
 from yester.core.node_table import TABLE_MAGIC, tables_below
-from yester.core.records import TREE_MAGIC, Entry, Forgotten, Snapshot, decode_forgotten, decode_snapshot, decode_tree
+from yester.core.records import TREE_MAGIC, Entry, Forgotten, Snapshot, decode_forgotten, decode_snapshot, decode_tree, entry_problem
 from yester.engine.places import Places, SegmentReader
 from yester.engine.trees import read_tree_record
 from yester.errors import CorruptionError, FormatError, YesterError
-from yester.store.chunks import Location, segment_key, unpack_location
+from yester.store.chunks import Location, last_segment, segment_key, unpack_location
 from yester.store.live import iter_names, load_rows, naming
 from yester.store.lmdb import Environment, ReadTransaction, Table
 from yester.store.segments import Kind, parse_header
@@ -37,8 +37,6 @@ _FOLLOWED = 2
 """It was read as the record of a folder, and what that names is marked."""
 _LISTED = 4
 """It was read as a span list, and what that names is marked."""
-NAMED = 8
-"""A row of the chunk index leads to this place: set by `engine.prune`."""
 _SEEN_MAX = 500_000
 """What was seen of contents is forgotten then: 60 MB."""
 _BESIDE_MAX = 16
@@ -50,20 +48,21 @@ _FORGOTTEN_RECORD = "the record of a forgotten snapshot"
 class Marker:
     """Marks. Takes a view with each call: marks of one stay true in a later one, as chunks do not change."""
 
-    def __init__(self, environment: Environment, places: Places) -> None:
-        """`places` has all that it will have."""
+    def __init__(self, environment: Environment, places: Places, listed_last: int) -> None:
+        """`places` has all that it will have: of segments up to this number."""
         self.places = places
+        self._listed_last = listed_last
         self.ranks = array("I", bytes(4 * len(places.bits)))
         """The order in which places were marked, from 1; 0 of one that is not."""
         self.lost: set[ChunkId] = set()
-        """Chunks that name others, are needed, and are known to be lost."""
+        """Chunks that name others, are needed, and are known to be lost, or a part of them is."""
         self._environment = environment
         self._reader = SegmentReader(environment)
         self._marked = 0
         self._seen: set[bytes] = set()
         """Spans of level 0 that are marked, and ids of trees that are, or wait to be."""
         self._elsewhere: dict[ChunkId, int] = {}
-        """Bits of what is at no place: in segments that were written later."""
+        """Bits of what is at no place: in segments that were written later, or that cannot be read."""
 
     def mark_snapshots(self, view: ReadTransaction, *, expired: Mapping[bytes, Forgotten]) -> None:
         """Mark what snapshots need, and forgotten ones except these rows, by their keys: one had back and forgotten again is another."""
@@ -146,6 +145,9 @@ class Marker:
                         waiting += [[table] for table in tables_below(record)]
                         continue
                     entries = decode_tree(record).entries
+                except _LostPartError:
+                    self.lost.add(record_id)
+                    continue
                 except (CorruptionError, FormatError) as error:
                     if is_strict:
                         raise _unreadable(record_id, error, what="the record of a folder") from error
@@ -164,10 +166,18 @@ class Marker:
             if content in seen:
                 continue
             if stat.S_ISREG(entry.mode):
-                self._mark_content(view, entry.file_content, is_strict=is_strict)
-                if not entry.level:
+                try:
+                    self._mark_content(view, entry.file_content, is_strict=is_strict)
+                except CorruptionError:
+                    if not entry_problem(entry):
+                        raise
+                    self._mark_content(view, entry.file_content, is_strict=False)  # what cannot be shown no repair looks for
+                if is_strict and not entry.level:
                     seen.add(content)
             elif stat.S_ISDIR(entry.mode) and len(content) == ID_BYTES:
+                if is_strict and entry_problem(entry):
+                    self._follow(view, [[entry.tree]], is_strict=False)
+                    continue
                 below.setdefault(entry.name, []).append(entry.tree)
                 if is_strict:
                     seen.add(content)
@@ -180,7 +190,10 @@ class Marker:
         for at in range(0, len(spans) - SPAN_BYTES + 1, SPAN_BYTES):
             chunk = ChunkId(spans[at : at + ID_BYTES])
             if not content.level:
-                if chunk != HOLE and self._mark(view, chunk, MARKED) is None and is_strict and not _is_known_lost(view, chunk):
+                if chunk == HOLE:
+                    continue
+                span = unpack_span(chunk, int.from_bytes(spans[at + ID_BYTES : at + SPAN_BYTES], "little"))
+                if self._mark(view, chunk, MARKED, span) is None and is_strict and not _is_known_lost(view, chunk):
                     raise _missing(chunk, "of a file")
             elif self._is_first_time(view, chunk, _LISTED, is_strict=is_strict):
                 try:
@@ -203,20 +216,23 @@ class Marker:
             raise _missing(chunk, "which names others")
         return False
 
-    def _mark(self, view: ReadTransaction, chunk: ChunkId, bits: int) -> int | None:
-        """Set bits of a chunk; returns those it had before, None if it is not in the store."""
+    def _mark(self, view: ReadTransaction, chunk: ChunkId, bits: int, span: Span | None = None) -> int | None:
+        """Set bits of a chunk; returns those it had before, None if it is not in the store, or has not what a span needs of it."""
         index = view.get_stored(Table.CHUNKS, chunk)
         if index is None:
             return None
         at = self.places.find_stored(index)
         if at >= 0:
+            if span is not None and not span.fits(self.places.lengths[at]):
+                return None
             before = self.places.bits[at]
             if not before & MARKED:
                 self._marked += 1
                 self.ranks[at] = self._marked
             self.places.bits[at] = before | bits
             return before
-        if self.places.is_nowhere(unpack_location(index)):
+        number = unpack_location(index).segment
+        if not self._listed_last < number <= last_segment(view) and not self.places.has_unreadable(number):
             return None
         before = self._elsewhere.get(chunk, 0)
         if bits != MARKED:
@@ -245,8 +261,12 @@ class Marker:
         index = view.get(Table.CHUNKS, chunk)
         if index is None:
             message = f"chunk {chunk.hex()} is not in the store"
-            raise CorruptionError(message)
+            raise _LostPartError if _is_known_lost(view, chunk) else CorruptionError(message)
         return self._reader.read(view, chunk, unpack_location(index))
+
+
+class _LostPartError(Exception):
+    """A part of a record is missing, and known to be lost."""
 
 
 class _Source:
@@ -278,8 +298,8 @@ def _is_known_lost(view: ReadTransaction, chunk: ChunkId) -> bool:
 
 
 def _missing(chunk: ChunkId, what: str) -> CorruptionError:
-    message = f"chunk {chunk.hex()}, {what}, is needed and not found; a repair may still find it, so nothing was freed"
-    return CorruptionError(message, hint="run `yester repair`, then prune again")
+    message = f"chunk {chunk.hex()}, {what}, is needed and not found"
+    return CorruptionError(message, hint="run `yester repair`, which may still find it, then prune again")
 
 
 def _decode(record: bytes, what: str) -> Snapshot:
@@ -298,12 +318,12 @@ def _decode_forgotten(value: memoryview) -> Forgotten:
 
 
 def _unreadable_record(error: CorruptionError | FormatError, what: str) -> YesterError:
-    message = f"{what} cannot be read: {error.message}; what it names is not known, so nothing was freed"
+    message = f"{what} cannot be read: {error.message}; what it names is not known"
     if isinstance(error, FormatError):
         return FormatError(message, hint=error.hint)
     return CorruptionError(message, hint="run `yester check`, then `yester repair`, then prune again")
 
 
 def _unreadable(chunk: ChunkId, error: YesterError, *, what: str) -> CorruptionError:
-    message = f"{what}, {chunk.hex()}, cannot be read: {error.message}; what it names is not known, so nothing was freed"
+    message = f"{what}, {chunk.hex()}, cannot be read: {error.message}; what it names is not known"
     return CorruptionError(message, hint="run `yester check`, then `yester repair`, then prune again")

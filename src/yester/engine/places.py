@@ -71,11 +71,10 @@ class Places:
         at = self.starts[index] + (packed & 0xFFFF)
         return at if at < self.starts[index + 1] else -1
 
-    def is_nowhere(self, location: Location) -> bool:
-        """Whether no chunk can be there. One may in a segment that was written later, or of which the places could not be told."""
-        start, end = self.bounds(location.segment)
-        is_listed = location.segment in self._index_of
-        return location.place >= end - start > 0 or (not is_listed and len(self.numbers) > 0 and location.segment <= self.numbers[-1])
+    def has_unreadable(self, segment: int) -> bool:
+        """Whether there is this segment, and nothing of it could be read: it may hold anything."""
+        start, end = self.bounds(segment)
+        return segment in self._index_of and start == end
 
     def bounds(self, segment: int) -> tuple[int, int]:
         """Where the places of a segment begin and end; the same if it has none."""

@@ -25,7 +25,7 @@ from operator import attrgetter
 
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.records import Forgotten, decode_forgotten, decode_seen
-from yester.engine.mark import MARKED, NAMED, Marker
+from yester.engine.mark import MARKED, Marker
 from yester.engine.places import Places
 from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError, StoreAccessError
@@ -43,6 +43,7 @@ from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, WriteTransa
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 from yester.store.snapshots import ForgottenSnapshot, count_generation, iter_forgotten
 from yester.store.store import Store
+from yester.store.verify import verify_data_file
 
 ROWS_MAX = 20_000
 """Rows of the index that one transaction removes: 0.1 s."""
@@ -57,6 +58,8 @@ WASTE_MAX = 0.05
 REWRITE_LEVEL = 6
 """Of zstd. What is rewritten will stay, so it is worth more time than what a backup stores: up to 10 % smaller, at a third of the speed."""
 _NOTHING_FREED = "; nothing was freed"
+_NAMED = 128
+"""A row of the chunk index leads to this place, beside the bits of `engine.mark`."""
 _SMALL_BYTES = SEGMENT_BYTES // 4
 _SMALL_SEGMENTS_MIN = 8
 """So many segments with less than a quarter of one's bytes are put together, as frequent small backups leave them."""
@@ -108,7 +111,8 @@ def prune(
     Takes as long as reading all trees once, and rewriting the segments with waste. One prune at a time; `on_wait` hears of another.
 
     Raises:
-        CorruptionError, FormatError: something that names others cannot be read, or is missing; nothing was freed.
+        CorruptionError, FormatError: LMDB's pages are damaged; something that names others cannot be read; anything that is needed is
+            missing, and no repair has looked for it; two chunks are said to be in one place. Nothing was freed, unless it came meanwhile.
         StoreFullError: what was freed so far stays so.
         StoreAccessError: leases cannot be listed, or the store may not be written; nothing was freed.
     """
@@ -123,6 +127,8 @@ def prune(
     with store.prune_lock(on_wait):
         store.renew_lease()  # this process reads nothing that was forgotten
         run = _Prune(store, progress)
+        if not dry_run:
+            run.refuse_damaged_pages()
         try:
             run.mark(grace_ns=grace_ns, now_ns=now_ns)
         except (CorruptionError, FormatError) as error:
@@ -171,11 +177,18 @@ class _Prune:
             self._judge_forgotten(view, leases, grace_ns=grace_ns, now_ns=now_ns)
             self._list_segments(view)
             self._progress.begin("folders")
-            self._marker = marker = Marker(self._environment, self._places)
+            self._marker = marker = Marker(self._environment, self._places, last)
             marker.mark_snapshots(view, expired=self._expired)
             marker.mark_live_folders(view)
             marker.mark_young(view, range(self._old_last + 1, last + 1))
             self._find_dead(view)
+
+    def refuse_damaged_pages(self) -> None:
+        """Raises CorruptionError if LMDB may not find a row that is there, or write over others when it removes one."""
+        self._progress.begin("database pages")
+        if problems := verify_data_file(self._store.path):
+            message = f"the database of the store {self._store.path} is damaged: {problems[0]}{_NOTHING_FREED}"
+            raise CorruptionError(message, hint="run `yester repair`, then prune again")
 
     def refuse_loss(self) -> None:
         """Raises CorruptionError if something that names others is lost."""
@@ -204,8 +217,7 @@ class _Prune:
                 report.leased += 1
                 keeping.update(holders)
             else:
-                row = view.get(Table.FORGOTTEN, key)
-                assert row is not None
+                row = view.get(Table.FORGOTTEN, key) or memoryview(b"")
                 self._expired[key] = decode_forgotten(row)
                 report.removed.append(forgotten)
         keeping.update(lease for lease in leases if lease.last_segment is not None)
@@ -226,7 +238,11 @@ class _Prune:
             self._progress.done += 1
 
     def _find_dead(self, view: ReadTransaction) -> None:
-        """Collect the ids of chunks that nothing needs, of segments that are not young."""
+        """Collect the ids of chunks that nothing needs, of segments that are not young.
+
+        Raises:
+            CorruptionError: two rows lead to one place, so one of them is wrong, and its chunk is nobody knows where.
+        """
         self._progress.begin("chunk index")
         places, bits = self._places, self._places.bits
         kinds = dict(zip(places.numbers, self._kinds, strict=True))
@@ -234,10 +250,10 @@ class _Prune:
             at = places.find_stored(value)
             if at < 0:
                 continue
-            if bits[at] & NAMED:
-                message = f"the index says of two chunks that they are in one place, and one of them may be needed: {bytes(key).hex()}"
+            if bits[at] & _NAMED:
+                message = f"the index leads to one place for two chunks, of which one is {key.hex()}, and the other may be needed"
                 raise CorruptionError(message)
-            bits[at] |= NAMED
+            bits[at] |= _NAMED
             if not bits[at] & MARKED and (number := unpack_location(value).segment) <= self._old_last:
                 self._dead[Kind(kinds[number])] += key
                 self._report.dead_chunks += 1

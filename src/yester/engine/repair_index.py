@@ -17,7 +17,8 @@ from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError
 from yester.store.chunks import Location, unpack_location
 from yester.store.lmdb import TOUCHED_BYTES, Environment, ReadTransaction, Table
-from yester.store.segments import Codec, guess_header, parse_header
+from yester.store.salvage import DataFile
+from yester.store.segments import Codec, guess_header, parse_header, segment_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Survey:
     foreign: tuple[bytes, ...]
     """Keys of segments that say a newer release wrote them: they stay."""
     mended: dict[bytes, bytes]
-    """Segments whose headers were damaged and are known all the same, by key."""
+    """Segments whose headers, or the lengths of their rows, were damaged, and that are known all the same, by key."""
     read_bytes: int
 
 
@@ -69,17 +70,25 @@ def _find_places(environment: Environment) -> Places:
                 try:
                     places.add_segment(number, parse_header(stored, environment.key).bounds, len(stored))
                 except (CorruptionError, FormatError):
-                    guess = guess_header(stored, environment.key)
+                    guess = _mended(environment, key, stored)
                     if guess is not None:
                         places.add_segment(number, parse_header(guess, environment.key).bounds, len(guess))
             environment.release_pages(TOUCHED_BYTES)
     return places
 
 
+def _mended(environment: Environment, key: bytes, stored: bytes | memoryview) -> bytes | None:
+    """A segment as it must have been, where its header or the length that its row states was hit; None if that cannot be told."""
+    with DataFile(environment.path) as file:
+        run = file.read_run(Table.SEGMENTS.value, key)
+    length = segment_length(lambda count: run[:count], environment.key)
+    return run[:length] if length not in {0, len(stored)} and length <= len(run) else guess_header(stored, environment.key)
+
+
 def _guess(environment: Environment, view: ReadTransaction, places: Places, key: bytes) -> bytes | None:
-    """A segment with the header it must have had, if a chunk in it is what the index says is there; marks those that are."""
+    """A segment as it must have been, if a chunk in it is what the index says is there; marks those that are."""
     number = segment_number(key)
-    guess = guess_header(view.get(Table.SEGMENTS, key) or b"", environment.key)
+    guess = _mended(environment, key, view.get(Table.SEGMENTS, key) or b"")
     if number is None or guess is None:
         return None
     chunks, _ = hash_segment(environment, Codec(environment.key), guess)

@@ -183,6 +183,7 @@ class _Rebuild:
         self._moved: dict[tuple[Table, bytes], bytes] = {}
         """Records that were moved, as they were stored in the old file: by table and key."""
         self._last_segment = 0
+        self._numbers: set[int] = set()
         self._indexed: set[ChunkId] = set()
 
     def run(self, path: Path, unlock: "Unlock | None") -> None:
@@ -364,6 +365,9 @@ class _Rebuild:
                     continue
             if chunks and all(chunk in self._indexed for chunk in chunks):
                 continue  # an old copy of one that was moved
+            if number in self._numbers:
+                number = self._next_number()  # noqa: PLW2901 (one of the two has a key that was hit)
+            self._numbers.add(number)
             readable.append((number, stored, chunks))
             self._indexed.update(chunks)
 

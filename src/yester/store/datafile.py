@@ -7,10 +7,10 @@ states must be in the file, with one exception: a page that is taken from the en
 transaction is never written, so the file of a whole store may end early, if all that is missing is in its list of free
 pages. (Random transactions left 171 of 1,800 files so.)
 
-Reads the layout of LMDB 0.9 on 64-bit little-endian machines: two meta pages, and a B-tree of free page numbers. Bytes are
-hostile: every number is checked before it is followed.
+Reads the two meta pages, and the B-tree of free page numbers; see `store.pages`. Bytes are hostile: every number is checked before it
+is followed.
 
-Reference: mdb.c of LMDB 0.9 (MDB_meta, MDB_page, MDB_node, mdb_page_loose).
+Reference: mdb.c of LMDB 0.9 (MDB_meta, mdb_page_loose).
 """
 
 import os
@@ -19,28 +19,13 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from yester.errors import CorruptionError, NotFoundError, StoreAccessError
+from yester.store.pages import IS_BIG, IS_BRANCH, IS_LEAF, META_MAGIC, NODE, NUMBER, PAGE, node_places, page_below
 
 DATA_FILE = "data.mdb"
 
-PAGE = struct.Struct("<QHHHH")
-"""What a page begins with: its number, a pad, flags, where its free space begins and ends. Then come the places of its nodes, 16 bits
-each."""
-NODE = struct.Struct("<HHHH")
-"""What a node begins with: 32 bits of the length of its value, flags, the length of its key. In a branch page the first 48 bits are the
-page below."""
-NUMBER = struct.Struct("<Q")
-IS_BRANCH = 0x01
-IS_LEAF = 0x02
-IS_BIG = 0x01
-"""Of a node: its value is in pages of its own, whose number it has."""
-IS_DATABASE = 0x02
-"""Of a node: its value is the record of a table, whose last field is its root."""
-NO_PAGE = (1 << 64) - 1
-"""The root of an empty tree."""
-META_MAGIC = 0xBEEFC0DE
 # Page header, magic, version, address, map size; the record of the free list, whose first field is the page size and whose
-# last its root; the record of the main database, whose last is its root; last page, transaction id.
-_META_PAGE = struct.Struct("<16xIIQQ I36xQ 40xQ QQ")
+# last its root; of the record of the main database its flags and its root; last page, transaction id.
+_META_PAGE = struct.Struct("<16xIIQQ I36xQ 4xH34xQ QQ")
 _TRIES = 5
 _FREE_TAIL_PAGES_MAX = 100_000
 """400 MB: more than any transaction of ours takes. A file that lacks more is cut short, whatever it says."""
@@ -51,6 +36,7 @@ class Meta(NamedTuple):
 
     page_bytes: int
     free_root: int
+    main_flags: int
     main_root: int
     last_page: int
     transaction: int
@@ -96,11 +82,7 @@ def read_meta(file: Path, data: BinaryIO) -> Meta:
     if magic != META_MAGIC or not 512 <= page_bytes <= 65536:
         raise _damaged(file, "is not an LMDB database")
     second = _read(data, page_bytes, _META_PAGE.size)
-    metas = []
-    for page in (first, second):
-        if len(page) == _META_PAGE.size:
-            *_, free_root, main_root, last_page, transaction = _META_PAGE.unpack(page)
-            metas.append(Meta(page_bytes, free_root, main_root, last_page, transaction))
+    metas = [Meta(page_bytes, *_META_PAGE.unpack(page)[-5:]) for page in (first, second) if len(page) == _META_PAGE.size]
     return max(metas, key=lambda meta: meta.transaction)
 
 
@@ -118,12 +100,11 @@ def _are_free(data: BinaryIO, meta: Meta, pages: range, size: int) -> bool:
                 return False
             seen.add(number)
             page = _read(data, number * meta.page_bytes, meta.page_bytes)
-            _number, _pad, flags, lower, _upper = PAGE.unpack_from(page)
-            for index in range((lower - PAGE.size) // 2):
-                at = int.from_bytes(page[PAGE.size + 2 * index : PAGE.size + 2 * index + 2], "little")
+            flags = PAGE.unpack_from(page)[2]
+            for at in node_places(page):
                 low, high, node_flags, key_bytes = NODE.unpack_from(page, at)
                 if flags & IS_BRANCH:
-                    waiting.append(low | high << 16 | node_flags << 32)
+                    waiting.append(page_below(page, at))
                 elif flags & IS_LEAF:
                     value = page[at + NODE.size + key_bytes :][: low | high << 16]
                     if node_flags & IS_BIG:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAP_BYTES = 1 << 40
 """Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
 MAP_BYTES_MIN = 1 << 26
+"""No smaller map is tried, where the address space has no room for one."""
 READERS_MAX = 1024
 LOCK_FILE = "lock.mdb"
 _LOCK_BYTES = (READERS_MAX + 2) * 64

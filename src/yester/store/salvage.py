@@ -4,7 +4,9 @@
 Never hands the file to LMDB, which may crash on it. Rows of an encrypted store come as they are stored, sealed. Rows come from two places:
 
 1. The trees of the newest usable meta page, walked from their roots. A page that is not what the walk expects is left out, with all that
-   only it leads to, and the walk goes on beside it. Two meta pages may be usable; where the newer one leads to nothing, the older is tried.
+   only it leads to, and the walk goes on beside it. Of one whose nodes do not lie as LMDB puts them the rows are taken, and not relied on;
+   a header, or a place of a node, that was hit is made again from the nodes.
+   Two meta pages may be usable; where the newer one leads to nothing, the older is tried.
 2. Where the walk of a table met damage, the rest of the file, page by page: leaf pages that no walk came by, and runs of pages that begin
    as a segment does. Pages that nothing uses any more hold rows as they were some time ago: they are left out, if the list of them is
    sound; else the caller must judge what comes from there.
@@ -12,9 +14,7 @@ Never hands the file to LMDB, which may crash on it. Rows of an encrypted store 
 Bytes are hostile: every number is compared with the file before it is followed, every page is read once, and no value is larger than
 `VALUE_BYTES_MAX`. Memory: a byte for each page.
 
-Reads the layout of LMDB 0.9 on 64-bit little-endian machines; see `store.datafile`.
-
-Reference: mdb.c of LMDB 0.9 (MDB_meta, MDB_page, MDB_node, MDB_db).
+How pages are laid out: `store.pages`.
 """
 
 import os
@@ -26,7 +26,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 from yester.errors import StoreAccessError
-from yester.store.datafile import DATA_FILE, IS_BIG, IS_BRANCH, IS_DATABASE, IS_LEAF, META_MAGIC, NO_PAGE, NODE, NUMBER, PAGE
+from yester.store.datafile import DATA_FILE
+from yester.store.pages import (
+    DATABASE,
+    IS_BIG,
+    IS_BRANCH,
+    IS_DATABASE,
+    IS_LEAF,
+    IS_OVERFLOW,
+    META_MAGIC,
+    NO_PAGE,
+    NODE,
+    NUMBER,
+    PAGE,
+    is_packed,
+    mended,
+)
 from yester.store.segments import HEADER_BYTES, begins_as_segment, segment_length
 
 if TYPE_CHECKING:
@@ -40,7 +55,6 @@ _DEPTH_MAX = 32
 """LMDB's own limit."""
 
 _META = struct.Struct("<16xII8xQ")
-_DATABASE = struct.Struct("<IHHQQQQQ")
 _META_DATABASES_AT = 40
 _META_END = struct.Struct("<QQ")
 _META_END_AT = _META_DATABASES_AT + 2 * 48
@@ -130,6 +144,21 @@ class DataFile:
             yield row
         table.is_damaged |= table.rows != table.entries
 
+    def read_run(self, name: bytes, key: bytes) -> bytes:
+        """All bytes of the pages that the value of a row has for its own, whatever the row says of its length; none if it has no pages.
+
+        Walks the table. Not for walks to come: the pages count as visited.
+        """
+        table = self.tables.get(name)
+        for page, node in self._walk_nodes(table) if table is not None else ():
+            if node.key == key and node.flags & IS_BIG and node.value_at + NUMBER.size <= self.page_bytes:
+                [first] = NUMBER.unpack_from(page, node.value_at)
+                *_, low, high = PAGE.unpack(self._read(first * self.page_bytes, PAGE.size).ljust(PAGE.size, b"\0"))
+                length = (low | high << 16) * self.page_bytes - PAGE.size
+                if 2 <= first < self._pages and 0 < length <= VALUE_BYTES_MAX:
+                    return self._read(first * self.page_bytes + PAGE.size, length)
+        return b""
+
     def iter_stray_rows(self) -> Iterator[Row]:
         """The rows of leaf pages, of whatever table, that no walk came by, but for segments of several pages. Ask after all walks."""
         self._leave_out_free_pages()
@@ -174,8 +203,8 @@ class DataFile:
         page = self._read(number * self.page_bytes, self.page_bytes)
         if len(page) < _META_END_AT + _META_END.size or _META.unpack_from(page)[0] != META_MAGIC:
             return None
-        *_, free_entries, free_root = _DATABASE.unpack_from(page, _META_DATABASES_AT)
-        main_root = _DATABASE.unpack_from(page, _META_DATABASES_AT + _DATABASE.size)[-1]
+        *_, free_entries, free_root = DATABASE.unpack_from(page, _META_DATABASES_AT)
+        main_root = DATABASE.unpack_from(page, _META_DATABASES_AT + DATABASE.size)[-1]
         _last_page, transaction = _META_END.unpack_from(page, _META_END_AT)
         return _Meta(free_entries, free_root, main_root, transaction)
 
@@ -188,8 +217,8 @@ class DataFile:
             tables = {}
             main = WalkedTable(b"", meta.main_root, -1)
             for row in self._walk_tree(main, wants_databases=True):
-                if len(row.value) == _DATABASE.size:
-                    *_, entries, root = _DATABASE.unpack(row.value)
+                if len(row.value) == DATABASE.size:
+                    *_, entries, root = DATABASE.unpack(row.value)
                     tables[row.key] = WalkedTable(row.key, root, entries)
             if len(tables) > len(best[0]) or meta is self._metas[0]:
                 best = tables, self._is_used
@@ -217,6 +246,15 @@ class DataFile:
 
     def _walk_tree(self, table: WalkedTable, *, wants_databases: bool = False) -> Iterator[Row]:
         """The rows below a root, as far as they can be read; notes with the table if that is not all."""
+        for page, node in self._walk_nodes(table):
+            value = self._value(page, node) if bool(node.flags & IS_DATABASE) is wants_databases else None
+            if value is None:
+                table.is_damaged = True
+            else:
+                yield Row(node.key, value, PAGE.unpack_from(page)[0])
+
+    def _walk_nodes(self, table: WalkedTable) -> Iterator[tuple[bytes, _Node]]:
+        """The nodes of the leaf pages below a root, each with its page."""
         if table.root == NO_PAGE:
             return  # an empty tree has no root
         waiting = [(table.root, 1)]
@@ -226,6 +264,9 @@ class DataFile:
                 table.is_damaged = True
                 continue
             page = self._read_page(number)
+            if not self._is_sound(page, number):
+                table.is_damaged = True
+                page = mended(page, number) or page
             branches = self._nodes(page, number, IS_BRANCH)
             if branches is not None:
                 self._is_used[number] = 1
@@ -237,11 +278,11 @@ class DataFile:
                 continue
             self._is_used[number] = 1
             for node in leaves:
-                value = self._value(page, node) if bool(node.flags & IS_DATABASE) is wants_databases else None
-                if value is None:
-                    table.is_damaged = True
-                else:
-                    yield Row(node.key, value, number)
+                yield page, node
+
+    def _is_sound(self, page: bytes, number: int) -> bool:
+        """Whether a page is what it should be, for all that it says."""
+        return len(page) == self.page_bytes and PAGE.unpack_from(page)[:3:2] in {(number, IS_BRANCH), (number, IS_LEAF)} and is_packed(page)
 
     def _nodes(self, page: bytes, number: int, kind: int) -> list[_Node] | None:
         """The nodes of a page; None if it is not a page of this kind and number. A node that cannot be is left out, with all after it."""
@@ -270,7 +311,7 @@ class DataFile:
             return None
         [first] = NUMBER.unpack_from(page, node.value_at)
         count = -(-(PAGE.size + node.low) // self.page_bytes)
-        if not 2 <= first <= self._pages - count or any(self._is_used[first : first + count]):
+        if not 2 <= first <= self._pages - count or any(self._is_used[first : first + count]) or not self._is_run(first, count):
             return None
         start = first * self.page_bytes + PAGE.size
         if is_stray and begins_as_segment(self._read(start, HEADER_BYTES)):
@@ -281,6 +322,12 @@ class DataFile:
         if not is_stray:
             self._is_used[first : first + count] = b"\1" * count
         return value
+
+    def _is_run(self, first: int, count: int) -> bool:
+        """Whether so many pages are one value, for all that the first of them says, of which no more than one part may have been hit."""
+        header = self._read(first * self.page_bytes, PAGE.size)
+        stated, _nothing, flags, *pages = PAGE.unpack(header.ljust(PAGE.size, b"\0"))
+        return pages[0] | pages[1] << 16 == count and (stated == first or bool(flags & IS_OVERFLOW))
 
     # Bytes.
 

@@ -187,8 +187,7 @@ def segment_length(read: Callable[[int], bytes], key: "StoreKey | None") -> int:
         _, stored_bytes, _, _ = _open_table(read(end), end, key)
     except CorruptionError:
         return 0
-    whole = _PAGE_HEADER_BYTES + end + stored_bytes + _TAG_BYTES
-    return whole + -whole % _PAGE_BYTES - _PAGE_HEADER_BYTES
+    return _filled_up(end + stored_bytes + _TAG_BYTES)
 
 
 def guess_header(stored: bytes | memoryview, key: "StoreKey | None") -> bytes | None:
@@ -265,7 +264,7 @@ def parse_header(stored: bytes | memoryview, key: "StoreKey | None") -> Header:
         # Where a sealed segment has R it has the length of its table, and the other two are sealed with that.
         payload_offset = _SEALED_START + raw_bytes
         raw_bytes, stored_bytes, chunk_count, table = _open_table(stored, payload_offset, key)
-        is_whole = payload_offset + stored_bytes + _TAG_BYTES <= len(stored)
+        is_whole = _filled_up(payload_offset + stored_bytes + _TAG_BYTES) == len(stored)
     if raw_bytes > RAW_BYTES_MAX or chunk_count > CHUNKS_MAX or not is_whole or len(table) < chunk_count * _LENGTH_BYTES:
         message = "a segment's header states lengths that cannot be"
         raise CorruptionError(message)
@@ -290,14 +289,20 @@ def _open_table(stored: bytes | memoryview, end: int, key: "StoreKey") -> tuple[
     return raw_bytes, stored_bytes, chunk_count, memoryview(opened)[_LENGTHS.size :]
 
 
+def _filled_up(sealed_bytes: int) -> int:
+    """How long a sealed segment of this length is after its payload was filled up, as far as takes no more pages."""
+    whole = _PAGE_HEADER_BYTES + sealed_bytes
+    return whole + -whole % _PAGE_BYTES - _PAGE_HEADER_BYTES
+
+
 def _seal(key: "StoreKey", kind: Kind, compression: Compression, raw_bytes: int, table: bytes, payload: bytes) -> bytes:
     """A sealed segment (docs/format.md §8.1)."""
     lengths = _LENGTHS.pack(raw_bytes, len(payload), len(table) // _LENGTH_BYTES) + table
     lengths += bytes(-(len(lengths) + _TAG_BYTES) % _TABLE_STEP_BYTES)
     table_bytes = len(lengths) + _TAG_BYTES
-    whole = _PAGE_HEADER_BYTES + _SEALED_START + table_bytes + len(payload) + _TAG_BYTES
+    whole = _SEALED_START + table_bytes + len(payload) + _TAG_BYTES
     salt = os.urandom(_SALT_BYTES)
     start = _HEADER.pack(_MAGIC, _VERSION, kind, compression, Cipher.AES_GCM, 0, table_bytes, 0, 0) + salt
     box = key.segment_box(salt)
-    filled = b"".join((payload, bytes(-whole % _PAGE_BYTES)))
+    filled = b"".join((payload, bytes(_filled_up(whole) - whole)))
     return b"".join((start, box.seal(lengths, part=_TABLE, beside=start), box.seal(filled, part=_PAYLOAD, beside=start)))
