@@ -4,9 +4,11 @@
 import os
 import select
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -193,6 +195,24 @@ def test_an_interrupted_hook_is_ended_and_hooks_after_the_backup_run(sandbox: Sa
     end_of(int((tmp_path / "pid").read_text()))
     assert [run.output for run in runs] == [b"interrupted\n"]
     assert sandbox.store.snapshots() == []
+
+
+def test_a_hook_that_is_just_being_started_is_ended_by_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here before its starter has so much as its number."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 (those of its parent)
+            super().__init__(*arguments, **named)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("yester.engine.hooks.subprocess.Popen", Popen)
+    with pytest.raises(KeyboardInterrupt):
+        run("sleep 1000")
+    assert [process.returncode for process in started] == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_an_interruption_after_the_backup_ends_one_hook_and_the_others_run(sandbox: Sandbox, about: Backup, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -41,6 +42,7 @@ _POLL_MS_MAX = 3_600_000
 """What poll() can be asked for has a bound."""
 _GRACE_S = 5.0
 """From asking a hook to end until it is killed."""
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECRETS = ("YESTER_PASSPHRASE", "YESTER_KEY")
 _OUTCOME = ("YESTER_STATUS", "YESTER_SNAPSHOT", "YESTER_SKIPPED", "YESTER_ERROR")
 
@@ -176,34 +178,63 @@ def _outcome(result: BackupResult) -> dict[str, str]:
 def run_hook(occasion: Occasion, command: str, environment: dict[str, str], timeout_s: float) -> HookRun:
     """Run one hook to its end. If this is interrupted, it and all that it started are ended before the interruption goes on."""
     begin_s = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            ("/bin/sh", "-c", command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment | {"YESTER_HOOK": occasion.value},
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the command
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return HookRun(occasion, command, f"could not be started: {reason}", 0.0, b"", 0)
-    assert process.stdout is not None
     tail = _Tail()
+    with ExitStack() as stack:
+        try:
+            with _undivided():
+                process = subprocess.Popen(
+                    ("/bin/sh", "-c", command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=environment | {"YESTER_HOOK": occasion.value},
+                    start_new_session=True,
+                )
+                end = stack.enter_context(_ending(process))
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the command
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            return HookRun(occasion, command, f"could not be started: {reason}", 0.0, b"", 0)
+        assert process.stdout is not None
+        has_ended = _follow(process.stdout, end, tail, begin_s + timeout_s)
+        if not has_ended:
+            _stop(process, end)
+        _read_rest(process.stdout, tail)
+    problem = _problem(process.wait()) if has_ended else f"took longer than {timeout_s:g} s and was stopped"
+    return HookRun(occasion, command, problem, time.monotonic() - begin_s, bytes(tail.kept), tail.dropped_bytes)
+
+
+@contextmanager
+def _undivided() -> Iterator[None]:
+    """Signals that interrupt this thread do so when the body has ended: a process that is being started would be nobody's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # they interrupt the main thread only
+        return
+    handlers = {number: handler for number in _INTERRUPTING if callable(handler := signal.getsignal(number))}
+    came: list[signal.Signals] = []
+    for number in handlers:
+        signal.signal(number, lambda came_as, _frame: came.append(signal.Signals(came_as)))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came:
+        handlers[number](number, None)
+
+
+@contextmanager
+def _ending(process: "subprocess.Popen[bytes]") -> Iterator[int]:
+    """Stops the process if the body raises, and closes its output. Gives what becomes readable when it ends."""
     end = os.pidfd_open(process.pid)
     try:
-        with process.stdout as output:
-            has_ended = _follow(output, end, tail, begin_s + timeout_s)
-            if not has_ended:
-                _stop(process, end)
-            _read_rest(output, tail)
+        yield end
     except BaseException:
         _stop(process, end)
         raise
     finally:
         os.close(end)
-    problem = _problem(process.wait()) if has_ended else f"took longer than {timeout_s:g} s and was stopped"
-    return HookRun(occasion, command, problem, time.monotonic() - begin_s, bytes(tail.kept), tail.dropped_bytes)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 class _Tail:

@@ -71,8 +71,6 @@ def _find_problems(path: Path) -> list[str]:
 
 
 def _verify_in_child(path: Path) -> list[str]:
-    # Its module is the one that runs here, also where none, or another, is installed.
-    own = os.pathsep.join([os.fspath(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     command = [sys.executable, *_CHILD, os.fspath(path)]
     child = subprocess.run(
         command,
@@ -81,7 +79,7 @@ def _verify_in_child(path: Path) -> list[str]:
         text=True,
         errors="replace",
         check=False,
-        env={**os.environ, "PYTHONPATH": own},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     if child.returncode < 0:
         return [f"reading it crashes LMDB (signal {-child.returncode})"]
