@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Commands before and after a backup: what they are told, what stops what, and that none outlives its time."""
 
+import errno
 import os
 import select
 import signal
@@ -213,6 +214,26 @@ def test_a_hook_that_is_just_being_started_is_ended_by_an_interruption(monkeypat
         run("sleep 1000")
     assert [process.returncode for process in started] == [-signal.SIGTERM]
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_hook_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("yester.engine.hooks.os.pidfd_open", fail)
+    ran = run(f"echo $$ > {tmp_path}/pid; exec sleep 1000")
+    assert ran.problem == "could not be started: Too many open files"
+    assert not (tmp_path / "pid").exists() or not is_alive(int((tmp_path / "pid").read_text() or "0") or 1 << 30)
+
+
+def test_an_interruption_while_a_hook_cannot_be_started_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise OSError(errno.EAGAIN, "")
+
+    monkeypatch.setattr("yester.engine.hooks.subprocess.Popen", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run("true")
 
 
 def test_an_interruption_after_the_backup_ends_one_hook_and_the_others_run(sandbox: Sandbox, about: Backup, tmp_path: Path) -> None:

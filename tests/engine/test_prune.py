@@ -402,6 +402,20 @@ def test_data_that_a_repair_did_not_find_ends_no_prune(make_store: MakeStore, na
         assert chunk_id(b"one") not in indexed(store)
 
 
+def test_what_else_a_file_needs_that_cannot_be_shown_stays(make_store: MakeStore) -> None:
+    store = make_store(chunking=SMALL_CHUNKS, may_be_damaged=True)
+    data = random.Random("hidden").randbytes(60_000)
+    first, second = publish(store, {"gone": b"one"}), publish(store, {"a/b": data})
+    forget(store, first)
+    [entry] = decode_tree(store.reader().read(second.snapshot.root.tree)).entries
+    assert entry.level
+    chunks = [span.chunk for span in iter_spans(entry.file_content, store.reader().read)]
+    put(store, Table.CHUNKS, chunks[20], None)
+    prune_now(store)
+    assert chunk_id(b"one") not in indexed(store)
+    assert set(chunks) - indexed(store) == {chunks[20]}
+
+
 def test_a_lost_part_of_a_large_folder_is_accepted_as_a_loss(make_store: MakeStore) -> None:
     store = make_store(chunking=SMALL_CHUNKS, may_be_damaged=True)
     first = publish(store, {"gone": b"one"})

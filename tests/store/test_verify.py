@@ -17,11 +17,16 @@ from yester.store.datafile import DATA_FILE, read_meta
 from yester.store.lmdb import Environment, Table, WriteTransaction
 from yester.store.pages import IS_BIG, IS_DATABASE, NODE, NUMBER, PAGE, node_places
 from yester.store.salvage import DataFile
-from yester.store.verify import verify_data_file
+from yester.store.verify import verify_data_file, verifying
 
 
 def put(environment: Environment, key: bytes, value: bytes, table: Table = Table.CHUNKS) -> None:
     environment.write(lambda transaction: transaction.put(table, key, value))
+
+
+def in_child(path: Path) -> list[str]:
+    with verify_module._Child(path) as child:
+        return child.outcome()
 
 
 def test_a_sound_file_verifies(environment: Environment) -> None:
@@ -35,6 +40,25 @@ def test_a_file_in_a_folder_with_a_module_called_lmdb_verifies(environment: Envi
     (environment.path / "lmdb.py").write_text("raise SystemExit('hijacked')")
     monkeypatch.chdir(environment.path)
     assert verify_data_file(environment.path) == []
+
+
+@pytest.mark.parametrize("least_bytes", [0, 1 << 40], ids=["beside", "here"])
+def test_a_file_is_verified_beside_other_work(environment: Environment, monkeypatch: pytest.MonkeyPatch, least_bytes: int) -> None:
+    monkeypatch.setattr(verify_module, "_BESIDE_BYTES_MIN", least_bytes)
+    for number in range(400):
+        put(environment, b"%03d" % number, bytes(100))
+    with verifying(environment.path) as find_problems:
+        assert find_problems() == []
+    with verifying(environment.path):
+        pass  # whoever does not ask waits for nothing
+    environment.close()
+    data = (environment.path / DATA_FILE).read_bytes()
+    with DataFile(environment.path) as file:
+        node = parting_nodes(data, file.tables[Table.CHUNKS.value].root)[0]
+    flip(environment.path, data, node + NODE.size, 7)
+    with verifying(environment.path) as find_problems:
+        [problem, *_] = find_problems()
+    assert "branch page" in problem
 
 
 def test_damaged_pages_are_told(environment: Environment) -> None:
@@ -52,13 +76,13 @@ def test_damaged_pages_are_told(environment: Environment) -> None:
 
 def test_a_crash_of_the_verifier_is_damage(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "_CHILD", ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
-    assert verify_module._verify_in_child(environment.path) == ["reading it crashes LMDB (signal 11)"]
+    assert in_child(environment.path) == ["reading it crashes LMDB (signal 11)"]
 
 
 def test_a_verifier_that_does_not_work_is_no_damage(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "_CHILD", ["-c", "import no_such_module"])
     with pytest.raises(StoreAccessError, match="No module named 'no_such_module'"):
-        verify_module._verify_in_child(environment.path)
+        in_child(environment.path)
 
 
 def test_a_file_that_is_missing_or_cut_is_not_verified(environment: Environment, tmp_path: Path) -> None:

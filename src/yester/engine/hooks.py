@@ -209,23 +209,41 @@ def _undivided() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # they interrupt the main thread only
         return
-    handlers = {number: handler for number in _INTERRUPTING if callable(handler := signal.getsignal(number))}
+    # Blocking them while the process starts would be simpler, but it would have them blocked as well.
     came: list[signal.Signals] = []
-    for number in handlers:
-        signal.signal(number, lambda came_as, _frame: came.append(signal.Signals(came_as)))
+    with _blocked():
+        handlers = {number: handler for number in _INTERRUPTING if callable(handler := signal.getsignal(number))}
+        for number in handlers:
+            signal.signal(number, lambda came_as, _frame: came.append(signal.Signals(came_as)))
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number in came:
-        handlers[number](number, None)
+        with _blocked():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        for number in came:
+            handlers[number](number, None)
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def _ending(process: "subprocess.Popen[bytes]") -> Iterator[int]:
     """Stops the process if the body raises, and closes its output. Gives what becomes readable when it ends."""
-    end = os.pidfd_open(process.pid)
+    try:
+        end = os.pidfd_open(process.pid)
+    except OSError:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
     try:
         yield end
     except BaseException:

@@ -18,7 +18,7 @@ import stat
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 
-from yester.core.content import HOLE, LEVEL_MAX, LIST_MAGIC, SPAN_BYTES, Content, Span, read_list, unpack_span
+from yester.core.content import HOLE, LEVEL_MAX, LIST_MAGIC, SPAN_BYTES, Content, Span, read_list, unpack_span, unpack_spans
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.node_row import NodeRow, decode_row
 from yester.core.node_table import TABLE_MAGIC, tables_below
@@ -37,6 +37,8 @@ _FOLLOWED = 2
 """It was read as the record of a folder, and what that names is marked."""
 _LISTED = 4
 """It was read as a span list, and what that names is marked."""
+NAMED = 128
+"""A row of the index leads to this place: set and asked by `engine.prune`."""
 _SEEN_MAX = 500_000
 """What was seen of contents is forgotten then: 60 MB."""
 _BESIDE_MAX = 16
@@ -61,6 +63,8 @@ class Marker:
         self._marked = 0
         self._seen: set[bytes] = set()
         """Spans of level 0 that are marked, and ids of trees that are, or wait to be."""
+        self._hidden: list[Entry] = []
+        """Entries that cannot be shown, of which something is missing or not looked at yet. No repair looks for that: it is no error."""
         self._elsewhere: dict[ChunkId, int] = {}
         """Bits of what is at no place: in segments that were written later, or that cannot be read."""
 
@@ -75,6 +79,12 @@ class Marker:
         for of_source in roots.values():
             self._follow(view, [of_source[at : at + _BESIDE_MAX] for at in range(0, len(of_source), _BESIDE_MAX)])
         self._follow(view, tables)
+        hidden, self._hidden = self._hidden, []
+        for entry in hidden:
+            if stat.S_ISDIR(entry.mode):
+                self._follow(view, [[entry.tree]], is_strict=False)
+            else:
+                self._mark_content(view, entry.file_content, is_strict=False)
 
     def mark_live_folders(self, view: ReadTransaction) -> None:
         """Mark what the rows of live folders need."""
@@ -146,7 +156,8 @@ class Marker:
                         continue
                     entries = decode_tree(record).entries
                 except _LostPartError:
-                    self.lost.add(record_id)
+                    if is_strict:
+                        self.lost.add(record_id)
                     continue
                 except (CorruptionError, FormatError) as error:
                     if is_strict:
@@ -169,14 +180,14 @@ class Marker:
                 try:
                     self._mark_content(view, entry.file_content, is_strict=is_strict)
                 except CorruptionError:
-                    if not entry_problem(entry):
+                    if not _cannot_be_shown(entry):
                         raise
-                    self._mark_content(view, entry.file_content, is_strict=False)  # what cannot be shown no repair looks for
+                    self._hidden.append(entry)
                 if is_strict and not entry.level:
                     seen.add(content)
             elif stat.S_ISDIR(entry.mode) and len(content) == ID_BYTES:
-                if is_strict and entry_problem(entry):
-                    self._follow(view, [[entry.tree]], is_strict=False)
+                if is_strict and _cannot_be_shown(entry):
+                    self._hidden.append(entry)
                     continue
                 below.setdefault(entry.name, []).append(entry.tree)
                 if is_strict:
@@ -203,27 +214,34 @@ class Marker:
                         raise _unreadable(chunk, error, what="a span list") from error
                     self._unmark(view, chunk, _LISTED)
                     continue
-                self._mark_content(view, inner, is_strict=is_strict)
+                try:
+                    self._mark_content(view, inner, is_strict=is_strict)
+                except CorruptionError:
+                    self._unmark(view, chunk, _LISTED)
+                    raise
 
     def _is_first_time(self, view: ReadTransaction, chunk: ChunkId, bit: int, *, is_strict: bool) -> bool:
         """Mark a chunk that names others. Whether it is there and this was not asked before."""
         before = self._mark(view, chunk, MARKED | bit)
         if before is not None:
             return not before & bit
-        if _is_known_lost(view, chunk):
+        if is_strict:
+            if not _is_known_lost(view, chunk):
+                raise _missing(chunk, "which names others")
             self.lost.add(chunk)
-        elif is_strict:
-            raise _missing(chunk, "which names others")
         return False
 
     def _mark(self, view: ReadTransaction, chunk: ChunkId, bits: int, span: Span | None = None) -> int | None:
-        """Set bits of a chunk; returns those it had before, None if it is not in the store, or has not what a span needs of it."""
+        """Set bits of a chunk; returns those it had before, None if it is not in the store.
+
+        A row that leads to a chunk of another length than a span needs is not believed, nor is the span.
+        """
         index = view.get_stored(Table.CHUNKS, chunk)
         if index is None:
             return None
         at = self.places.find_stored(index)
         if at >= 0:
-            if span is not None and not span.fits(self.places.lengths[at]):
+            if span is not None and not span.fits(self.places.lengths[at]) and not self._is_there(view, chunk, index):
                 return None
             before = self.places.bits[at]
             if not before & MARKED:
@@ -238,6 +256,14 @@ class Marker:
         if bits != MARKED:
             self._elsewhere[chunk] = before | bits
         return before
+
+    def _is_there(self, view: ReadTransaction, chunk: ChunkId, index: memoryview) -> bool:
+        """Whether a chunk is where its row leads, by its bytes."""
+        try:
+            self._reader.read(view, chunk, unpack_location(index))
+        except (CorruptionError, FormatError):
+            return False
+        return True
 
     def _unmark(self, view: ReadTransaction, chunk: ChunkId, bit: int) -> None:
         """Take a bit of a chunk back that was just set."""
@@ -290,6 +316,17 @@ def _iter_snapshots(view: ReadTransaction, expired: Mapping[bytes, Forgotten]) -
             forgotten = _decode_forgotten(value)
             if forgotten != expired.get(key):
                 yield _decode(forgotten.record, _FORGOTTEN_RECORD)
+
+
+def _cannot_be_shown(entry: Entry) -> bool:
+    """Whether a check, and so a repair, does not look at what an entry needs."""
+    if entry_problem(entry):
+        return True
+    try:
+        unpack_spans(entry.content if stat.S_ISREG(entry.mode) else b"")
+    except CorruptionError:
+        return True
+    return False
 
 
 def _is_known_lost(view: ReadTransaction, chunk: ChunkId) -> bool:

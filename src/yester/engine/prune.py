@@ -25,7 +25,7 @@ from operator import attrgetter
 
 from yester.core.ids import ID_BYTES, ChunkId
 from yester.core.records import Forgotten, decode_forgotten, decode_seen
-from yester.engine.mark import MARKED, Marker
+from yester.engine.mark import MARKED, NAMED, Marker
 from yester.engine.places import Places
 from yester.engine.steps import StepProgress
 from yester.errors import CorruptionError, FormatError, StoreAccessError
@@ -35,6 +35,7 @@ from yester.store.chunks import (
     last_segment,
     remove_segments,
     segment_key,
+    segment_of,
     unpack_location,
 )
 from yester.store.codec_pool import CodecPool
@@ -43,7 +44,7 @@ from yester.store.lmdb import TOUCHED_BYTES, ReadTransaction, Table, WriteTransa
 from yester.store.segments import CHUNKS_MAX, SEGMENT_BYTES, Codec, Kind, parse_header
 from yester.store.snapshots import ForgottenSnapshot, count_generation, iter_forgotten
 from yester.store.store import Store
-from yester.store.verify import verify_data_file
+from yester.store.verify import verifying
 
 ROWS_MAX = 20_000
 """Rows of the index that one transaction removes: 0.1 s."""
@@ -55,11 +56,11 @@ SOURCES_MAX = 64
 """Segments that one transaction removes."""
 WASTE_MAX = 0.05
 """Of what is needed: so much waste may stay in segments, since rewriting those that have least of it gains least."""
-REWRITE_LEVEL = 6
-"""Of zstd. What is rewritten will stay, so it is worth more time than what a backup stores: up to 10 % smaller, at a third of the speed."""
+REWRITE_LEVEL = 5
+"""Of zstd. What is rewritten will stay, so it is worth more time than what a backup stores (ADR 9)."""
+_LOOKED_AT_ROWS = 64
+"""Telling of each row would take as long as removing it."""
 _NOTHING_FREED = "; nothing was freed"
-_NAMED = 128
-"""A row of the chunk index leads to this place, beside the bits of `engine.mark`."""
 _SMALL_BYTES = SEGMENT_BYTES // 4
 _SMALL_SEGMENTS_MIN = 8
 """So many segments with less than a quarter of one's bytes are put together, as frequent small backups leave them."""
@@ -124,17 +125,17 @@ def prune(
     if problem := store.snapshots_problem():
         message = f"{problem}; nothing was freed"
         raise CorruptionError(message, hint="see what is missing in `yester snapshots`: what a lost snapshot needs would be freed")
-    with store.prune_lock(on_wait):
+    with store.prune_lock(on_wait), verifying(store.path) as find_page_problems:
         store.renew_lease()  # this process reads nothing that was forgotten
         run = _Prune(store, progress)
-        if not dry_run:
-            run.refuse_damaged_pages()
         try:
             run.mark(grace_ns=grace_ns, now_ns=now_ns)
         except (CorruptionError, FormatError) as error:
+            run.refuse_damaged_pages(find_page_problems())  # then the rest comes of it
             if error.message.endswith(_NOTHING_FREED):
                 raise
             raise type(error)(error.message + _NOTHING_FREED, hint=error.hint or "run `yester check`, then `yester repair`") from error
+        run.refuse_damaged_pages(find_page_problems())
         if not accepts_loss:
             run.refuse_loss()
         if not dry_run:
@@ -163,7 +164,7 @@ class _Prune:
         self._looked_generation = 0
         self._expired: dict[bytes, Forgotten] = {}
         """Rows of forgotten snapshots whose time is over, by their keys."""
-        self._dead: dict[Kind, bytearray] = {kind: bytearray() for kind in Kind}
+        self._dead: dict[int, bytearray] = {kind: bytearray() for kind in Kind}
         """Ids of chunks to remove, by the kind of their segments."""
 
     # Step 1.
@@ -183,10 +184,9 @@ class _Prune:
             marker.mark_young(view, range(self._old_last + 1, last + 1))
             self._find_dead(view)
 
-    def refuse_damaged_pages(self) -> None:
+    def refuse_damaged_pages(self, problems: list[str]) -> None:
         """Raises CorruptionError if LMDB may not find a row that is there, or write over others when it removes one."""
-        self._progress.begin("database pages")
-        if problems := verify_data_file(self._store.path):
+        if problems:
             message = f"the database of the store {self._store.path} is damaged: {problems[0]}{_NOTHING_FREED}"
             raise CorruptionError(message, hint="run `yester repair`, then prune again")
 
@@ -217,7 +217,7 @@ class _Prune:
                 report.leased += 1
                 keeping.update(holders)
             else:
-                row = view.get(Table.FORGOTTEN, key) or memoryview(b"")
+                row = view.get(Table.FORGOTTEN, key) or memoryview(b"")  # what is listed and not found is damaged
                 self._expired[key] = decode_forgotten(row)
                 report.removed.append(forgotten)
         keeping.update(lease for lease in leases if lease.last_segment is not None)
@@ -250,12 +250,12 @@ class _Prune:
             at = places.find_stored(value)
             if at < 0:
                 continue
-            if bits[at] & _NAMED:
+            if bits[at] & NAMED:
                 message = f"the index leads to one place for two chunks, of which one is {key.hex()}, and the other may be needed"
                 raise CorruptionError(message)
-            bits[at] |= _NAMED
-            if not bits[at] & MARKED and (number := unpack_location(value).segment) <= self._old_last:
-                self._dead[Kind(kinds[number])] += key
+            bits[at] |= NAMED
+            if not bits[at] & MARKED and (number := segment_of(value)) <= self._old_last:
+                self._dead[kinds[number]] += key
                 self._report.dead_chunks += 1
                 self._report.dead_bytes += places.lengths[at]
 
@@ -283,12 +283,13 @@ class _Prune:
         def apply(transaction: WriteTransaction) -> None:
             self._catch_up(transaction)
             is_swept = is_removed = False
-            for chunk in ids:
+            for count, chunk in enumerate(ids, start=1):
+                if not count % _LOOKED_AT_ROWS:
+                    transaction.looked_at(_LOOKED_AT_ROWS)
                 value = transaction.get(Table.CHUNKS, chunk)
                 at = self._places.find_stored(value) if value is not None else -1
                 if at >= 0 and not self._places.bits[at] & MARKED:
                     is_swept |= transaction.delete(Table.CHUNKS, chunk)
-                    transaction.looked_at(1)
             for key, row in (expired or {}).items():
                 value = transaction.get(Table.FORGOTTEN, key)
                 if value is not None and decode_forgotten(value) == row:
@@ -372,15 +373,16 @@ class _Prune:
         """Write the chunks of these segments that a row names into new ones, by rank, and remove these; some segments a transaction.
 
         The segments come by rank, too: those of a transaction have much of the same folders. While they are encoded the next ones are
-        read; not while they are committed, since LMDB does not use freed pages again while an older view is open.
+        read, and those before committed. None are read meanwhile: LMDB does not use freed pages again while an older view is open.
         """
         with CodecPool(self._environment.key, "rewrite", level=REWRITE_LEVEL) as pool:
             ready: _Rewriting | None = None
             for batch in waste.batches(indexes):
                 found = list(pool.map(partial(self._live_chunks, named=waste.named), batch))
+                encoding = self._begin_encoding(pool, kind, zip(batch, found, strict=True), waste)
                 if ready is not None:
                     self._commit(ready)
-                ready = self._begin_encoding(pool, kind, zip(batch, found, strict=True), waste)
+                ready = encoding
                 self._progress.done += len(batch)
             if ready is not None:
                 self._commit(ready)

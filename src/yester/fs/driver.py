@@ -117,12 +117,14 @@ class SnapshotOperations(pyfuse3.Operations):
         self._listings: dict[int, tuple[Folder, list[tuple[bytes, Entry | None]]]] = {}
         self._next_listing: int = view.root.inode
         self._open_files = 0
+        self._loads = 0
+        """Of folders, on a thread."""
         self._on_idle: Callable[[], None] | None = None
 
     @property
     def is_reading(self) -> bool:
-        """Whether a file or folder is open: what it shows must stay, whatever is forgotten."""
-        return bool(self._open_files or self._listings)
+        """Whether a file or folder is open, or being loaded: what it shows must stay, whatever is forgotten."""
+        return bool(self._open_files or self._listings or self._loads)
 
     def call_when_idle(self, call: Callable[[], None]) -> None:
         """From now on, have this called whenever the last open file or folder was closed: if many read, that lasts only for moments."""
@@ -277,7 +279,11 @@ class SnapshotOperations(pyfuse3.Operations):
     async def _load(self, folder: Folder) -> None:
         pending = self._view.needs_load(folder)
         if pending is not None:
-            await trio.to_thread.run_sync(pending.load, self._view)
+            self._loads += 1
+            try:
+                await trio.to_thread.run_sync(pending.load, self._view)
+            finally:
+                self._loads -= 1
 
     def node(self, inode: int) -> Node:
         """The node of a number. Raises ESTALE if the kernel has forgotten it."""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -213,8 +213,10 @@ async def _renew_lease(store: Store, operations: _Reads) -> None:
         nonlocal is_due
         if is_due and not operations.is_reading:
             is_due = False
-            with suppress(YesterError):  # the lease that is held is kept, and this is tried again
+            try:
                 store.renew_lease()
+            except (YesterError, OSError) as error:
+                _log.info("what was forgotten is kept for two seconds more: %s", error)
 
     operations.call_when_idle(renew)
     while True:

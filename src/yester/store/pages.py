@@ -11,6 +11,7 @@ Reference: mdb.c of LMDB 0.9 (MDB_meta, MDB_db, MDB_page, MDB_node).
 """
 
 import struct
+from itertools import pairwise
 
 META_MAGIC = 0xBEEFC0DE
 PAGE = struct.Struct("<QHHHH")
@@ -54,7 +55,7 @@ def node_key(page: bytes, place: int) -> bytes:
 def is_packed(page: bytes) -> bool:
     """Whether the nodes of a branch or leaf page fill its end without gaps, as LMDB keeps them: if not, a place or a length was hit."""
     try:
-        return tuple(sorted(node_places(page))) == _places_by_length(page)
+        return not PAGE.unpack_from(page)[3] & 1 and tuple(sorted(node_places(page))) == _places_by_length(page)
     except struct.error:
         return False
 
@@ -73,23 +74,30 @@ def _places_by_length(page: bytes) -> tuple[int, ...] | None:
 
 
 def mended(page: bytes, number: int) -> bytes | None:
-    """The branch or leaf page of this number as it must have been, where a part of its header or a place of a node was hit; else None."""
+    """The branch or leaf page of this number as it must have been, where a part of its header or a place of a node was hit; else None.
+
+    `page` is a whole one.
+    """
     return _with_its_places(page, number) or _with_its_header(page, number)
 
 
 def _with_its_places(page: bytes, number: int) -> bytes | None:
     places = _places_by_length(page)
-    stated, _nothing, _flags, lower, _upper = PAGE.unpack_from(page)
-    if places is None or stated != number or lower != PAGE.size + 2 * len(places):
+    stated, _nothing, flags, lower, _upper = PAGE.unpack_from(page)
+    if places is None or (stated, lower) != (number, PAGE.size + 2 * len(places)) or flags not in {IS_LEAF, IS_BRANCH}:
         return None
     in_order = sorted(places, key=lambda place: node_key(page, place))
     return page[: PAGE.size] + struct.pack(f"<{len(places)}H", *in_order) + page[lower:]
 
 
 def _with_its_header(page: bytes, number: int) -> bytes | None:
-    """With the most nodes, where there are two: the fewer agree with a number of them that was hit."""
+    """With the most nodes, where there are two: the fewer agree with a number of them that was hit.
+
+    With fewer than it states only if those cannot be: else a length was hit, such that a node seems to hold the next one.
+    """
     found = None
     _number, _nothing, *stated = PAGE.unpack_from(page)
+    least = stated[1] if _may_state(page) else 0
     places: list[int] = []
     for at in range(PAGE.size, len(page) - 1, 2):
         places.append(int.from_bytes(page[at : at + 2], "little"))
@@ -97,7 +105,20 @@ def _with_its_header(page: bytes, number: int) -> bytes | None:
         if not lower <= upper <= max(places) <= len(page) - NODE.size:
             break
         for kind in (IS_LEAF, IS_BRANCH):
-            if sum(was == is_now for was, is_now in zip(stated, (kind, lower, upper), strict=True)) >= _PARTS_MIN:
+            if lower >= least and sum(was == is_now for was, is_now in zip(stated, (kind, lower, upper), strict=True)) >= _PARTS_MIN:
                 guess = PAGE.pack(number, 0, kind, lower, upper) + page[PAGE.size :]
                 found = guess if is_packed(guess) else found
     return found
+
+
+def _may_state(page: bytes) -> bool:
+    """Whether a page may have as many nodes as it states: all are on it, and their keys rise."""
+    lower = PAGE.unpack_from(page)[3]
+    try:
+        places = node_places(page)
+        if lower & 1 or not all(lower <= place <= len(page) - NODE.size for place in places):
+            return False
+        keys = [node_key(page, place) for place in places[1:]]  # at the first of a branch page nobody looks
+    except struct.error:
+        return False
+    return all(key < after for key, after in pairwise(keys))

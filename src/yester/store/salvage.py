@@ -51,6 +51,8 @@ PAGE_BYTES = 4096
 """What LMDB takes on all machines that we know of; believed where both meta pages are unreadable."""
 VALUE_BYTES_MAX = 64 << 20
 """No value of ours is larger: a segment has at most 8 MiB and a little, a batch of a live folder some MiB."""
+_RUN_PARTS_MIN = 2
+"""Of the number, the flag and the length of a run of pages: one may have been hit."""
 _DEPTH_MAX = 32
 """LMDB's own limit."""
 
@@ -86,6 +88,14 @@ class _Node(NamedTuple):
     low: int
     flags: int
     value_at: int
+
+
+class _RunHeader(NamedTuple):
+    """What a run of pages begins with."""
+
+    number: int
+    flags: int
+    pages: int
 
 
 @dataclass(slots=True)
@@ -153,10 +163,8 @@ class DataFile:
         for page, node in self._walk_nodes(table) if table is not None else ():
             if node.key == key and node.flags & IS_BIG and node.value_at + NUMBER.size <= self.page_bytes:
                 [first] = NUMBER.unpack_from(page, node.value_at)
-                *_, low, high = PAGE.unpack(self._read(first * self.page_bytes, PAGE.size).ljust(PAGE.size, b"\0"))
-                length = (low | high << 16) * self.page_bytes - PAGE.size
-                if 2 <= first < self._pages and 0 < length <= VALUE_BYTES_MAX:
-                    return self._read(first * self.page_bytes + PAGE.size, length)
+                length = self._run_header(first).pages * self.page_bytes - PAGE.size if 2 <= first < self._pages else 0
+                return self._read(first * self.page_bytes + PAGE.size, length) if 0 < length <= VALUE_BYTES_MAX else b""
         return b""
 
     def iter_stray_rows(self) -> Iterator[Row]:
@@ -266,7 +274,7 @@ class DataFile:
             page = self._read_page(number)
             if not self._is_sound(page, number):
                 table.is_damaged = True
-                page = mended(page, number) or page
+                page = (mended(page, number) if len(page) == self.page_bytes else None) or page
             branches = self._nodes(page, number, IS_BRANCH)
             if branches is not None:
                 self._is_used[number] = 1
@@ -307,27 +315,34 @@ class DataFile:
         if not node.flags & IS_BIG:
             end = node.value_at + node.low
             return page[node.value_at : end] if end <= self.page_bytes else None
+        return self._big_value(page, node, is_stray=is_stray)
+
+    def _big_value(self, page: bytes, node: _Node, *, is_stray: bool) -> bytes | None:
+        """One that has pages of its own. Of what says where these are and how many, one part may have been hit."""
         if node.low > VALUE_BYTES_MAX or node.value_at + NUMBER.size > self.page_bytes:
             return None
         [first] = NUMBER.unpack_from(page, node.value_at)
         count = -(-(PAGE.size + node.low) // self.page_bytes)
-        if not 2 <= first <= self._pages - count or any(self._is_used[first : first + count]) or not self._is_run(first, count):
+        if not 2 <= first <= self._pages - count or any(self._is_used[first : first + count]):
+            return None
+        header = self._run_header(first)
+        if (header.number == first) + bool(header.flags & IS_OVERFLOW) + (header.pages == count) < _RUN_PARTS_MIN:
             return None
         start = first * self.page_bytes + PAGE.size
-        if is_stray and begins_as_segment(self._read(start, HEADER_BYTES)):
-            return None  # see `iter_stray_segments`
+        if (is_stray or header.pages != count) and begins_as_segment(self._read(start, HEADER_BYTES)):
+            return None  # see `iter_stray_segments`: it says itself how long it is
         value = self._read(start, node.low)
         if len(value) < node.low:
             return None
         if not is_stray:
+            count = min(count, header.pages or 1)  # if one of the two was hit, the other is right
             self._is_used[first : first + count] = b"\1" * count
         return value
 
-    def _is_run(self, first: int, count: int) -> bool:
-        """Whether so many pages are one value, for all that the first of them says, of which no more than one part may have been hit."""
-        header = self._read(first * self.page_bytes, PAGE.size)
-        stated, _nothing, flags, *pages = PAGE.unpack(header.ljust(PAGE.size, b"\0"))
-        return pages[0] | pages[1] << 16 == count and (stated == first or bool(flags & IS_OVERFLOW))
+    def _run_header(self, first: int) -> "_RunHeader":
+        """What the first page of a run of pages, which is in the file, says of it."""
+        number, _nothing, flags, low, high = PAGE.unpack(self._read(first * self.page_bytes, PAGE.size).ljust(PAGE.size, b"\0"))
+        return _RunHeader(number, flags, low | high << 16)
 
     # Bytes.
 

@@ -11,8 +11,8 @@ a single bit can do, is looked for here:
 - Flags of a table, which yester gives none: LMDB would order or read its rows in another way.
 
 Only bytes are read, so damaged pages crash nobody. Somebody may write to the file meanwhile, which can look like damage. So what seems
-to be damaged is looked at again by a child process (`python -m yester.store.verify`), which opens it with LMDB, as that may crash, and
-has a read transaction of its own: no page that it looks at is used again.
+to be damaged is looked at again by a process (`python -m yester.store.verify`), which opens it with LMDB, as that may crash, and
+has a read transaction of its own: no page that it looks at is used again. It may also do all of it, beside other work.
 
 Reference: mdb.c of LMDB 0.9 (mdb_page_search_root, mdb_node_search, mdb_node_del).
 """
@@ -22,9 +22,10 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
 import lmdb
 from lmdb.verify import VerifyError, verify
@@ -37,7 +38,10 @@ from yester.store.pages import DATABASE, IS_BRANCH, IS_DATABASE, NO_PAGE, NODE, 
 
 _CHILD = ["-P", "-m", "yester.store.verify"]
 """-P: a file that is called lmdb.py in the current directory is not ours."""
+_BESIDE_BYTES_MIN = 64 * 1024 * 1024
+"""A smaller file is verified before a process to do it would be there."""
 _TRIES = 5
+"""Looks, if commits confuse them: rarely one is in the instant that matters."""
 _PROBLEMS_MAX = 200
 """As `lmdb.verify` tells."""
 
@@ -52,43 +56,85 @@ def verify_data_file(path: Path) -> list[str]:
         NotFoundError, CorruptionError, StoreAccessError: as `check_data_file`, or the child could not do it.
     """
     check_data_file(path)
-    return _verify_in_child(path) if _find_problems(path) else []
+    if not _find_problems(path):
+        return []
+    with _Child(path) as child:
+        return child.outcome()
 
 
 def _find_problems(path: Path) -> list[str]:
     """What is wrong with the file, by its bytes as they are now; at most some hundred lines."""
     file = path / DATA_FILE
     try:
-        problems = verify(os.fspath(path))  # type: ignore[no-untyped-call]  # lmdb's stubs leave it out
-        if not problems:
-            with file.open("rb") as data:
-                problems = list(islice(_Trees(data, read_meta(file, data)).iter_problems(), _PROBLEMS_MAX))
+        problems: list[str] = verify(os.fspath(path))  # type: ignore[no-untyped-call]  # lmdb's stubs leave it out
+        if problems:
+            return problems
+        with file.open("rb") as data:
+            return list(islice(_Trees(data, read_meta(file, data)).iter_problems(), _PROBLEMS_MAX))
     except (VerifyError, CorruptionError) as error:
         return [str(error)]
     except (OSError, struct.error) as error:
         return [f"its pages cannot be read: {error}"]
-    return list(problems)
 
 
-def _verify_in_child(path: Path) -> list[str]:
-    command = [sys.executable, *_CHILD, os.fspath(path)]
-    child = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    if child.returncode < 0:
-        return [f"reading it crashes LMDB (signal {-child.returncode})"]
-    done, *problems = child.stdout.splitlines() or [""]
-    if child.returncode or done != "done":
-        last_words = (child.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        message = f"the database of the store {path} could not be verified: {last_words}"
-        raise StoreAccessError(message)
-    return problems
+@contextmanager
+def verifying(path: Path) -> Iterator[Callable[[], list[str]]]:
+    """As `verify_data_file`, while the body runs: what this gives tells the outcome, and waits for it. A process does it, if that pays.
+
+    Raises:
+        As `verify_data_file`; so may what it gives.
+    """
+    check_data_file(path)
+    if (path / DATA_FILE).stat().st_size < _BESIDE_BYTES_MIN or len(os.sched_getaffinity(0)) == 1:
+        problems = verify_data_file(path)
+        yield lambda: problems
+        return
+    with _Child(path) as child:
+        yield child.outcome
+
+
+class _Child:
+    """A process that verifies. A context manager: leaving it ends it."""
+
+    def __init__(self, path: Path) -> None:
+        """Start it."""
+        self._path = path
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment.pop("YESTER_PASSPHRASE", None)  # it needs none
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, *_CHILD, os.fspath(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=environment,
+            )
+        except OSError as error:
+            message = f"no process could be started to verify the database of the store {path}: {error.strerror}"
+            raise StoreAccessError(message) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        with self._process:
+            pass
+
+    def outcome(self) -> list[str]:
+        """What is wrong, once it has ended."""
+        said, said_of_errors = self._process.communicate()
+        status = self._process.returncode
+        if status < 0:
+            return [f"reading it crashes LMDB (signal {-status})"]
+        done, *problems = said.splitlines() or [""]
+        if status or done != "done":
+            last_words = (said_of_errors.strip().splitlines() or ["it says nothing"])[-1]
+            message = f"the database of the store {self._path} could not be verified: {last_words}"
+            raise StoreAccessError(message)
+        return problems
 
 
 # --- what lmdb.verify does not look at ------------------------------------------------------------------------------------
@@ -164,7 +210,7 @@ class _Trees:
             if not PAGE.unpack_from(page)[2] & IS_BRANCH:
                 yield _Leaf(above, key, page)
                 continue
-            if not is_packed(page):
+            if not is_packed(page) or not node_places(page):
                 message = f"keys of branch page {number} do not lie as LMDB puts them"
                 raise CorruptionError(message)
             below: list[tuple[int, int, bytes | None]] = [(page_below(page, at), number, node_key(page, at)) for at in node_places(page)]
@@ -214,7 +260,7 @@ def _open(path: Path) -> lmdb.Environment:
         try:
             return lmdb.open(os.fsencode(path), map_size=map_bytes, readonly=True, create=False, max_readers=READERS_MAX)
         except lmdb.MemoryError:
-            if map_bytes < MAP_BYTES_MIN:
+            if map_bytes <= MAP_BYTES_MIN:
                 raise
             map_bytes //= 4
 
