@@ -16,8 +16,10 @@ def parting_nodes(data: bytes, number: int) -> list[int]:
     return [number * PAGE_BYTES + place for place in places]
 
 
+def flipped(data: bytes, at: int, bit: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
 def flip(path: Path, data: bytes, at: int, bit: int) -> None:
     """Give the store in `path` this data file with a bit flipped."""
-    hit = bytearray(data)
-    hit[at] ^= 1 << bit
-    (path / DATA_FILE).write_bytes(hit)
+    (path / DATA_FILE).write_bytes(flipped(data, at, bit))

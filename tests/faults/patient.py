@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.faults.examine import SOURCE, Findings
 from tests.faults.sabotage import Saboteur
 from tests.faults.witness import SMALL_CHUNKS, sample_nodes, write_nodes
-from tests.pages import PAGE_BYTES
+from tests.pages import PAGE_BYTES, flipped
 from yester.core.content import HOLE, Content, read_list, unpack_spans
 from yester.core.ids import ChunkId
 from yester.core.records import Entry, Snapshot
@@ -124,10 +124,6 @@ def _find_needs(store: Store, snapshot: Snapshot) -> dict[bytes, set[Location]]:
 def changed(data: bytes, start: int, new: bytes) -> bytes:
     assert start + len(new) <= len(data)
     return data[:start] + new + data[start + len(new) :]
-
-
-def flipped(data: bytes, at: int, bit: int) -> bytes:
-    return changed(data, at, bytes([data[at] ^ 1 << bit]))
 
 
 def wound(rng: random.Random, data: bytes, start: int, end: int) -> bytes:

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.examine import CRASHED, SOURCE, Examiner, Findings, Job
-from tests.faults.patient import FILES, SEED, VERSIONS, Patient, changed, flipped, named_paths, wound
+from tests.faults.patient import FILES, SEED, VERSIONS, Patient, changed, named_paths, wound
 from tests.faults.sabotage import Saboteur
 from tests.faults.witness import sample_nodes
-from tests.pages import PAGE_BYTES
+from tests.pages import PAGE_BYTES, flipped
 from yester.store.chunks import Location
 from yester.store.segments import Compression
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.faults.examine import CRASHED, SOURCE, Examiner, Job
-from tests.faults.patient import FILES, SEED, VERSIONS, Patient, changed, flipped, named_paths
+from tests.faults.patient import FILES, SEED, VERSIONS, Patient, changed, named_paths
 from tests.faults.sabotage import Fault, Saboteur
 from tests.faults.witness import sample_nodes, write_nodes
-from tests.pages import PAGE_BYTES
+from tests.pages import PAGE_BYTES, flipped
 from yester.core.records import decode_snapshot
 from yester.store.chunks import Location
 from yester.store.datafile import DATA_FILE

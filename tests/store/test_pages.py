@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import PAGE_BYTES
+from tests.pages import PAGE_BYTES, flipped
 from yester.store.datafile import DATA_FILE
 from yester.store.lmdb import Environment, Table, WriteTransaction
-from yester.store.pages import IS_BRANCH, NODE, PAGE, is_packed, mended, node_key, node_places
+from yester.store.pages import IS_BRANCH, NODE, PAGE, mended, node_key, node_places, packed_places
 from yester.store.salvage import DataFile
 
 
@@ -44,13 +44,9 @@ def rows(page: bytes) -> set[bytes]:
     return {node_key(page, place) for place in node_places(page)}
 
 
-def flipped(page: bytes, at: int, bit: int) -> bytes:
-    return page[:at] + bytes([page[at] ^ 1 << bit]) + page[at + 1 :]
-
-
 def test_a_page_is_packed(numbered: tuple[bytes, int]) -> None:
     page, number = numbered
-    assert is_packed(page)
+    assert packed_places(page) == node_places(page)
     assert mended(page, number) == page
 
 
@@ -60,7 +56,8 @@ def test_each_bit_of_a_header_and_of_places_is_mended(numbered: tuple[bytes, int
         for bit in range(8):
             hit = mended(flipped(page, at, bit), number)
             assert hit is not None, (at, bit)
-            assert (rows(hit), is_packed(hit), PAGE.unpack_from(hit)) == (rows(page), True, PAGE.unpack_from(page)), (at, bit)
+            assert packed_places(hit) is not None, (at, bit)
+            assert (rows(hit), PAGE.unpack_from(hit)) == (rows(page), PAGE.unpack_from(page)), (at, bit)
 
 
 def test_no_bit_of_a_length_makes_a_page_that_lacks_a_row(numbered: tuple[bytes, int]) -> None:
@@ -79,9 +76,9 @@ def test_a_node_that_seems_to_hold_the_next_one_is_not_believed() -> None:
     header = PAGE.pack(7, 0, 2, PAGE.size + 8, start)
     places = struct.pack("<4H", *(start + 64 * index for index in (0, 2, 3, 1)))
     page = (header + places).ljust(start, b"\0") + b"".join(nodes)
-    assert is_packed(page)
+    assert packed_places(page) == node_places(page)
     hit = flipped(page, start, 6)  # 64 bytes more
-    assert not is_packed(hit)
+    assert packed_places(hit) is None
     assert mended(hit, 7) is None
 
 

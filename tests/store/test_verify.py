@@ -4,6 +4,7 @@
 import os
 import random
 import shutil
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,10 @@ from yester.store.verify import verify_data_file, verifying
 
 def put(environment: Environment, key: bytes, value: bytes, table: Table = Table.CHUNKS) -> None:
     environment.write(lambda transaction: transaction.put(table, key, value))
+
+
+def run_instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(verify_module, "module_command", lambda *_: [sys.executable, "-c", program])
 
 
 def in_child(path: Path) -> list[str]:
@@ -75,12 +80,12 @@ def test_damaged_pages_are_told(environment: Environment) -> None:
 
 
 def test_a_crash_of_the_verifier_is_damage(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "_CHILD", ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
+    run_instead(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert in_child(environment.path) == ["reading it crashes LMDB (signal 11)"]
 
 
 def test_a_verifier_that_does_not_work_is_no_damage(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "_CHILD", ["-c", "import no_such_module"])
+    run_instead(monkeypatch, "import no_such_module")
     with pytest.raises(StoreAccessError, match="No module named 'no_such_module'"):
         in_child(environment.path)
 

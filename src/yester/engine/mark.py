@@ -27,6 +27,7 @@ from yester.engine.places import Places, SegmentReader
 from yester.engine.trees import read_tree_record
 from yester.errors import CorruptionError, FormatError, YesterError
 from yester.store.chunks import Location, last_segment, segment_key, unpack_location
+from yester.store.damage import is_noted
 from yester.store.live import iter_names, load_rows, naming
 from yester.store.lmdb import Environment, ReadTransaction, Table
 from yester.store.segments import Kind, parse_header
@@ -204,7 +205,7 @@ class Marker:
                 if chunk == HOLE:
                     continue
                 span = unpack_span(chunk, int.from_bytes(spans[at + ID_BYTES : at + SPAN_BYTES], "little"))
-                if self._mark(view, chunk, MARKED, span) is None and is_strict and not _is_known_lost(view, chunk):
+                if self._mark(view, chunk, MARKED, span) is None and is_strict and not is_noted(view, chunk):
                     raise _missing(chunk, "of a file")
             elif self._is_first_time(view, chunk, _LISTED, is_strict=is_strict):
                 try:
@@ -226,7 +227,7 @@ class Marker:
         if before is not None:
             return not before & bit
         if is_strict:
-            if not _is_known_lost(view, chunk):
+            if not is_noted(view, chunk):
                 raise _missing(chunk, "which names others")
             self.lost.add(chunk)
         return False
@@ -241,7 +242,7 @@ class Marker:
             return None
         at = self.places.find_stored(index)
         if at >= 0:
-            if span is not None and not span.fits(self.places.lengths[at]) and not self._is_there(view, chunk, index):
+            if span is not None and not span.fits(self.places.lengths[at]) and not self._reader.holds(view, chunk, unpack_location(index)):
                 return None
             before = self.places.bits[at]
             if not before & MARKED:
@@ -256,14 +257,6 @@ class Marker:
         if bits != MARKED:
             self._elsewhere[chunk] = before | bits
         return before
-
-    def _is_there(self, view: ReadTransaction, chunk: ChunkId, index: memoryview) -> bool:
-        """Whether a chunk is where its row leads, by its bytes."""
-        try:
-            self._reader.read(view, chunk, unpack_location(index))
-        except (CorruptionError, FormatError):
-            return False
-        return True
 
     def _unmark(self, view: ReadTransaction, chunk: ChunkId, bit: int) -> None:
         """Take a bit of a chunk back that was just set."""
@@ -287,7 +280,7 @@ class Marker:
         index = view.get(Table.CHUNKS, chunk)
         if index is None:
             message = f"chunk {chunk.hex()} is not in the store"
-            raise _LostPartError if _is_known_lost(view, chunk) else CorruptionError(message)
+            raise _LostPartError if is_noted(view, chunk) else CorruptionError(message)
         return self._reader.read(view, chunk, unpack_location(index))
 
 
@@ -327,11 +320,6 @@ def _cannot_be_shown(entry: Entry) -> bool:
     except CorruptionError:
         return True
     return False
-
-
-def _is_known_lost(view: ReadTransaction, chunk: ChunkId) -> bool:
-    """Whether a repair looked for a chunk and did not find it."""
-    return view.has_table(Table.DAMAGED) and view.get(Table.DAMAGED, chunk) is not None
 
 
 def _missing(chunk: ChunkId, what: str) -> CorruptionError:

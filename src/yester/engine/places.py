@@ -10,7 +10,7 @@ from itertools import compress, pairwise
 from typing import NamedTuple
 
 from yester.core.ids import ChunkId
-from yester.errors import CorruptionError
+from yester.errors import CorruptionError, FormatError
 from yester.store.chunks import Location, segment_key
 from yester.store.lmdb import Environment, ReadTransaction, Table
 from yester.store.segments import Codec, parse_header
@@ -121,6 +121,14 @@ class SegmentReader:
             message = f"chunk {chunk.hex()} in segment {location.segment} is damaged"
             raise CorruptionError(message)
         return data
+
+    def holds(self, view: ReadTransaction, chunk: ChunkId, location: Location) -> bool:
+        """Whether the chunk is at a location, by its bytes."""
+        try:
+            self.read(view, chunk, location)
+        except (CorruptionError, FormatError):
+            return False
+        return True
 
     def segment(self, view: ReadTransaction, number: int) -> tuple[memoryview, tuple[int, ...]]:
         """A segment's decoded payload and the bounds of its chunks.

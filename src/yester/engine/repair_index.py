@@ -4,7 +4,7 @@
 Every segment is decoded and every chunk in it hashed, so what an entry says is not believed but compared. A chunk that stands in the store
 twice, as it may where two writers met, is found at its other place. Changes nothing.
 
-Memory: as `engine.places` has it, and some 200 bytes for each entry that is wrong or missing.
+Memory: as `engine.places` has it, some 200 bytes for each entry that is wrong or missing, and the damaged segments that can be made again.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Survey:
 
 def survey_segments(environment: Environment, progress: StepProgress) -> Survey:
     """Read all segments, and compare."""
-    places = _find_places(environment)
+    places, guesses = _find_places(environment)
     placed: dict[ChunkId, Location] = {}
     unreadable: list[bytes] = []
     foreign: list[bytes] = []
@@ -51,8 +51,8 @@ def survey_segments(environment: Environment, progress: StepProgress) -> Survey:
                 number = segment_number(segment.key)
                 if segment.chunks is not None and number is not None:
                     _compare(view, reader, places, number, segment.chunks, placed)
-                elif guess := _guess(environment, view, places, segment.key):
-                    mended[segment.key] = guess
+                elif _is_confirmed(environment, view, places, number, guesses.get(segment.key, b"")):
+                    mended[segment.key] = guesses[segment.key]
                 else:
                     (foreign if segment.is_foreign else unreadable).append(segment.key)
     progress.begin("chunk index")
@@ -61,8 +61,10 @@ def survey_segments(environment: Environment, progress: StepProgress) -> Survey:
     return Survey(IndexChange(dropped, placed), tuple(unreadable), tuple(foreign), mended, read_bytes)
 
 
-def _find_places(environment: Environment) -> Places:
+def _find_places(environment: Environment) -> tuple[Places, dict[bytes, bytes]]:
+    """All places, and the segments that are damaged, as they must have been, by key."""
     places = Places()
+    guesses: dict[bytes, bytes] = {}
     with environment.read() as view:
         for key, stored in view.iterate(Table.SEGMENTS):
             number = segment_number(key)
@@ -73,8 +75,9 @@ def _find_places(environment: Environment) -> Places:
                     guess = _mended(environment, key, stored)
                     if guess is not None:
                         places.add_segment(number, parse_header(guess, environment.key).bounds, len(guess))
+                        guesses[key] = guess
             environment.release_pages(TOUCHED_BYTES)
-    return places
+    return places, guesses
 
 
 def _mended(environment: Environment, key: bytes, stored: bytes | memoryview) -> bytes | None:
@@ -85,12 +88,10 @@ def _mended(environment: Environment, key: bytes, stored: bytes | memoryview) ->
     return run[:length] if length not in {0, len(stored)} and length <= len(run) else guess_header(stored, environment.key)
 
 
-def _guess(environment: Environment, view: ReadTransaction, places: Places, key: bytes) -> bytes | None:
-    """A segment as it must have been, if a chunk in it is what the index says is there; marks those that are."""
-    number = segment_number(key)
-    guess = _mended(environment, key, view.get(Table.SEGMENTS, key) or b"")
-    if number is None or guess is None:
-        return None
+def _is_confirmed(environment: Environment, view: ReadTransaction, places: Places, number: int | None, guess: bytes) -> bool:
+    """Whether a chunk in a segment, as it must have been, is what the index says is there; marks those that are."""
+    if number is None or not guess:
+        return False
     chunks, _ = hash_segment(environment, Codec(environment.key), guess)
     is_right = False
     for place, chunk in enumerate(chunks):
@@ -98,7 +99,7 @@ def _guess(environment: Environment, view: ReadTransaction, places: Places, key:
         if bytes(view.get(Table.CHUNKS, chunk) or b"") == here.pack():
             places.bits[places.find(here)] |= SOUND
             is_right = True
-    return guess if is_right else None
+    return is_right
 
 
 def _compare(
@@ -119,14 +120,7 @@ def _compare(
 
 def _is_there(view: ReadTransaction, reader: SegmentReader, places: Places, chunk: ChunkId, entry: bytes | memoryview) -> bool:
     """Whether the chunk is where its entry leads."""
-    try:
-        location = unpack_location(entry)
-        if places.find(location) < 0:
-            return False
-        reader.read(view, chunk, location)
-    except (CorruptionError, FormatError):
-        return False
-    return True
+    return _place_of(places, entry) >= 0 and reader.holds(view, chunk, unpack_location(entry))
 
 
 def _find_astray(view: ReadTransaction, reader: SegmentReader, places: Places, placed: dict[ChunkId, Location]) -> set[ChunkId]:

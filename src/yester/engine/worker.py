@@ -23,6 +23,7 @@ import msgspec
 
 from yester import errors
 from yester.errors import YesterError
+from yester.store.interpreter import module_command, module_environment
 from yester.store.store import Store
 
 if TYPE_CHECKING:
@@ -123,16 +124,12 @@ class Worker:
         ours, theirs = socket.socketpair()
         self.line = Line(ours)
         with theirs:
-            # -P: the current folder must not be where a process that may run as root finds its modules.
-            command = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            environment.pop("YESTER_PASSPHRASE", None)  # it gets the key itself
             # Signals that are blocked stay so in the new process: a Ctrl-C at the terminal is for us alone.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 self.process = subprocess.Popen(
-                    command,
-                    env=environment,
+                    module_command(module, str(theirs.fileno())),
+                    env=module_environment(),  # with no passphrase: it gets the key itself
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), *inherited),

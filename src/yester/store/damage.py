@@ -37,6 +37,11 @@ def count_damaged(environment: Environment) -> int:
         return view.count(Table.DAMAGED) if view.has_table(Table.DAMAGED) else 0
 
 
+def is_noted(view: ReadTransaction, chunk: ChunkId) -> bool:
+    """Whether a repair looked for a chunk and did not find it, be the note of it readable or not."""
+    return view.has_table(Table.DAMAGED) and view.get(Table.DAMAGED, chunk) is not None
+
+
 def find_damaged(view: ReadTransaction, chunk: ChunkId) -> Damaged | None:
     """What is known of a damaged chunk; None if nothing is, or the row cannot be read."""
     value = view.get(Table.DAMAGED, chunk) if view.has_table(Table.DAMAGED) else None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAP_BYTES = 1 << 40
 """Address space, not disk: 1 TiB costs nothing on 64-bit Linux, and a store grows past it by doubling."""
-MAP_BYTES_MIN = 1 << 26
+_MAP_BYTES_MIN = 1 << 26
 """No smaller map is tried, where the address space has no room for one."""
 READERS_MAX = 1024
 LOCK_FILE = "lock.mdb"
@@ -100,6 +100,30 @@ class RowForm(Protocol):
     def open_part(self, stored_key: bytes, stored: memoryview, start: int, length: int) -> memoryview:
         """A part of the value; empty if it is damaged."""
         ...
+
+
+def open_mapped(path: Path, map_bytes: int, *, readonly: bool, create: bool) -> "lmdb.Environment":
+    """LMDB's environment, with a smaller map where the address space has no room: 64-bit ARM may have 512 GiB, and `ulimit -v` less.
+
+    Raises:
+        lmdb.Error: see `_translated`.
+    """
+    while True:
+        try:
+            return lmdb.open(
+                os.fsencode(path),
+                map_size=map_bytes,
+                readonly=readonly,
+                readahead=True,
+                max_dbs=32,
+                max_readers=READERS_MAX,
+                create=create,
+                mode=0o600,
+            )
+        except lmdb.MemoryError:
+            if map_bytes <= _MAP_BYTES_MIN:
+                raise
+            map_bytes //= 4
 
 
 class ReadTransaction:
@@ -332,7 +356,7 @@ class Environment:
         if not readonly:
             self._prepare_lock_file()
         with _translated(path):
-            self._env = self._open(create=create, map_bytes=map_bytes)
+            self._env = open_mapped(path, map_bytes, readonly=readonly, create=create)
         try:
             with _translated(path):
                 self._refuse_foreign_database()
@@ -372,25 +396,6 @@ class Environment:
                 raise StoreFullError(message, hint="free space on that disk and run the command again") from error
         finally:
             os.close(file)
-
-    def _open(self, *, create: bool, map_bytes: int) -> "lmdb.Environment":
-        """Open it with a smaller map where the address space has no room: 64-bit ARM may have 512 GiB of it, and `ulimit -v` less."""
-        while True:
-            try:
-                return lmdb.open(
-                    os.fsencode(self.path),
-                    map_size=map_bytes,
-                    readonly=self.readonly,
-                    readahead=True,
-                    max_dbs=32,
-                    max_readers=READERS_MAX,
-                    create=create,
-                    mode=0o600,
-                )
-            except lmdb.MemoryError:
-                if map_bytes <= MAP_BYTES_MIN:
-                    raise
-                map_bytes //= 4
 
     def _open_table(self, table: Table, *, create: bool) -> "lmdb._Database | None":
         """A table's handle. A store that lacks one that came later gets it, unless it is only read."""

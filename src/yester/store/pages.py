@@ -52,12 +52,14 @@ def node_key(page: bytes, place: int) -> bytes:
     return page[start : start + NODE.unpack_from(page, place)[3]]
 
 
-def is_packed(page: bytes) -> bool:
-    """Whether the nodes of a branch or leaf page fill its end without gaps, as LMDB keeps them: if not, a place or a length was hit."""
+def packed_places(page: bytes) -> tuple[int, ...] | None:
+    """As `node_places`, if the nodes fill the end of the page without gaps, as LMDB keeps them; else None: a place or a length was hit."""
     try:
-        return not PAGE.unpack_from(page)[3] & 1 and tuple(sorted(node_places(page))) == _places_by_length(page)
+        places = node_places(page)
+        is_packed = not PAGE.unpack_from(page)[3] & 1 and tuple(sorted(places)) == _places_by_length(page)
     except struct.error:
-        return False
+        return None
+    return places if is_packed else None
 
 
 def _places_by_length(page: bytes) -> tuple[int, ...] | None:
@@ -107,7 +109,7 @@ def _with_its_header(page: bytes, number: int) -> bytes | None:
         for kind in (IS_LEAF, IS_BRANCH):
             if lower >= least and sum(was == is_now for was, is_now in zip(stated, (kind, lower, upper), strict=True)) >= _PARTS_MIN:
                 guess = PAGE.pack(number, 0, kind, lower, upper) + page[PAGE.size :]
-                found = guess if is_packed(guess) else found
+                found = guess if packed_places(guess) is not None else found
     return found
 
 

@@ -39,8 +39,9 @@ from yester.store.pages import (
     NODE,
     NUMBER,
     PAGE,
-    is_packed,
     mended,
+    node_places,
+    packed_places,
 )
 from yester.store.segments import HEADER_BYTES, begins_as_segment, segment_length
 
@@ -290,18 +291,19 @@ class DataFile:
 
     def _is_sound(self, page: bytes, number: int) -> bool:
         """Whether a page is what it should be, for all that it says."""
-        return len(page) == self.page_bytes and PAGE.unpack_from(page)[:3:2] in {(number, IS_BRANCH), (number, IS_LEAF)} and is_packed(page)
+        if len(page) < self.page_bytes or packed_places(page) is None:
+            return False
+        return PAGE.unpack_from(page)[:3:2] in {(number, IS_BRANCH), (number, IS_LEAF)}
 
     def _nodes(self, page: bytes, number: int, kind: int) -> list[_Node] | None:
-        """The nodes of a page; None if it is not a page of this kind and number. A node that cannot be is left out, with all after it."""
+        """The nodes of a page; None if it is not a page of this kind and number. A node that cannot be is left out."""
         if len(page) < self.page_bytes:
             return None
         stated, _pad, flags, lower, upper = PAGE.unpack_from(page)
         if stated != number or flags & 0x7F & ~0x10 != kind or not PAGE.size <= lower <= upper <= self.page_bytes or lower & 1:
             return None
         nodes = []
-        for index in range((lower - PAGE.size) // 2):
-            at = int.from_bytes(page[PAGE.size + 2 * index : PAGE.size + 2 * index + 2], "little")
+        for at in node_places(page):
             if not lower <= at <= self.page_bytes - NODE.size:
                 continue
             low, high, node_flags, key_bytes = NODE.unpack_from(page, at)

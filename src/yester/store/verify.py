@@ -33,11 +33,10 @@ from lmdb.verify import VerifyError, verify
 from yester.core.printable import printable
 from yester.errors import CorruptionError, StoreAccessError
 from yester.store.datafile import DATA_FILE, Meta, check_data_file, read_meta
-from yester.store.lmdb import MAP_BYTES, MAP_BYTES_MIN, READERS_MAX
-from yester.store.pages import DATABASE, IS_BRANCH, IS_DATABASE, NO_PAGE, NODE, PAGE, is_packed, node_key, node_places, page_below
+from yester.store.interpreter import module_command, module_environment
+from yester.store.lmdb import MAP_BYTES, open_mapped
+from yester.store.pages import DATABASE, IS_BRANCH, IS_DATABASE, NO_PAGE, NODE, PAGE, node_key, node_places, packed_places, page_below
 
-_CHILD = ["-P", "-m", "yester.store.verify"]
-"""-P: a file that is called lmdb.py in the current directory is not ours."""
 _BESIDE_BYTES_MIN = 64 * 1024 * 1024
 """A smaller file is verified before a process to do it would be there."""
 _TRIES = 5
@@ -99,17 +98,15 @@ class _Child:
     def __init__(self, path: Path) -> None:
         """Start it."""
         self._path = path
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        environment.pop("YESTER_PASSPHRASE", None)  # it needs none
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *_CHILD, os.fspath(path)],
+                module_command("yester.store.verify", os.fspath(path)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=environment,
+                env=module_environment(),
             )
         except OSError as error:
             message = f"no process could be started to verify the database of the store {path}: {error.strerror}"
@@ -185,8 +182,8 @@ class _Trees:
             yield f"{what}: it has flags that no table of ours has"
         last = b""
         for leaf in self._iter_leaves(root):
-            places = node_places(leaf.page)
-            if not is_packed(leaf.page) or not places:
+            places = packed_places(leaf.page)
+            if not places:
                 yield f"{what}: rows of leaf page {PAGE.unpack_from(leaf.page)[0]} do not lie as LMDB puts them"
                 continue
             if leaf.key is not None and not last < in_order(leaf.key) <= in_order(node_key(leaf.page, places[0])):
@@ -210,10 +207,11 @@ class _Trees:
             if not PAGE.unpack_from(page)[2] & IS_BRANCH:
                 yield _Leaf(above, key, page)
                 continue
-            if not is_packed(page) or not node_places(page):
+            places = packed_places(page)
+            if not places:
                 message = f"keys of branch page {number} do not lie as LMDB puts them"
                 raise CorruptionError(message)
-            below: list[tuple[int, int, bytes | None]] = [(page_below(page, at), number, node_key(page, at)) for at in node_places(page)]
+            below: list[tuple[int, int, bytes | None]] = [(page_below(page, at), number, node_key(page, at)) for at in places]
             below[0] = below[0][0], above, key
             waiting += reversed(below)
 
@@ -229,7 +227,7 @@ def _by_number(key: bytes) -> bytes:
 def main(path: Path) -> None:
     """Say "done", and a line for each problem."""
     try:
-        environment = _open(path)
+        environment = open_mapped(path, max(MAP_BYTES, 4 * (path / DATA_FILE).stat().st_size), readonly=True, create=False)
     except lmdb.Error as error:
         # An unknown version of the format is just an Error; those of the operating system have classes of their own.
         damaged = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
@@ -251,18 +249,6 @@ def main(path: Path) -> None:
 
 def _tell(problems: list[str]) -> None:
     sys.stdout.writelines(f"{line}\n" for line in ("done", *problems))
-
-
-def _open(path: Path) -> lmdb.Environment:
-    """The environment, with a smaller map where the address space has no room."""
-    map_bytes = max(MAP_BYTES, 4 * (path / DATA_FILE).stat().st_size)
-    while True:
-        try:
-            return lmdb.open(os.fsencode(path), map_size=map_bytes, readonly=True, create=False, max_readers=READERS_MAX)
-        except lmdb.MemoryError:
-            if map_bytes <= MAP_BYTES_MIN:
-                raise
-            map_bytes //= 4
 
 
 if __name__ == "__main__":
